@@ -1,0 +1,474 @@
+//! The `.flw` artefact, version 1: a checked view over bytes that copies nothing.
+//!
+//! `docs/format.md` is the normative description. [`Artefact::new`] checks everything once: magic, version, length,
+//! CRC-32, every field, every number. What it accepts can be used without a further check: no accessor panics, fails
+//! or reads outside the bytes. Any flipped, missing or extra byte is a named error. Loading costs one pass over the
+//! bytes; nothing is allocated.
+
+use crate::flow::{Plan, Schedule, Solver, Source};
+use crate::math;
+use crate::net::{Activation, Critic, CriticShape, Trunk, VelocityNet, VelocityShape};
+use crate::policy::{ActionRange, Normalizer};
+use zerocopy::FromBytes;
+
+/// The version of the format that this crate writes and reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(super) const MAGIC: [u8; 4] = *b"FLOW";
+/// Bytes of the fixed header.
+pub(super) const HEADER: usize = 160;
+/// Bytes of the artefact's name and of a channel name, padded with zeros.
+pub(super) const NAME: usize = 32;
+pub(super) const CHANNEL_NAME: usize = 16;
+
+/// Largest magnitude of a weight or bias: 2^30.
+const WEIGHT_MAX: f32 = (1u32 << 30) as f32;
+/// Largest magnitude of a mean or limit: 2^100.
+const VALUE_MAX: f32 = f32::from_bits((127 + 100) << 23);
+
+/// Offsets of the header's words, in words of four bytes.
+pub(super) mod word {
+    pub const VERSION: usize = 1;
+    pub const LENGTH: usize = 2;
+    pub const OBS: usize = 3;
+    pub const ACT: usize = 4;
+    pub const HIDDEN: usize = 5;
+    pub const LAYERS: usize = 6;
+    pub const FREQUENCIES: usize = 7;
+    pub const ACTIVATION: usize = 8;
+    pub const TRUNK: usize = 9;
+    pub const NUMBER: usize = 10;
+    pub const SOURCE: usize = 11;
+    pub const SCHEDULE: usize = 12;
+    pub const SOLVER: usize = 13;
+    pub const STEPS: usize = 14;
+    pub const T_START: usize = 15;
+    pub const T_END: usize = 16;
+    pub const LATENT_CLIP: usize = 17;
+    pub const SQUASH: usize = 18;
+    pub const SEED_RULE: usize = 19;
+    pub const PERIOD: usize = 20;
+    pub const OBS_CLIP: usize = 21;
+    pub const CRITICS: usize = 22;
+    pub const CRITIC_HIDDEN: usize = 23;
+    pub const CRITIC_LAYERS: usize = 24;
+    pub const CRITIC_ACTIVATION: usize = 25;
+    pub const PARTICLES: usize = 26;
+    pub const TEMPERATURE: usize = 27;
+    pub const RESERVED: core::ops::Range<usize> = 28..32;
+}
+
+/// Why bytes are not an artefact that this crate can run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ArtefactError {
+    /// The bytes do not begin at an address that is a multiple of four.
+    Misaligned,
+    /// Fewer bytes than a header.
+    TooShort,
+    /// The bytes do not begin with the magic number.
+    Magic,
+    /// A version that this crate does not know.
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// The number of bytes is not the one the header states or its shape gives.
+    Length {
+        /// Bytes the artefact should have.
+        expected: usize,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// The checksum does not match: the artefact is damaged.
+    Crc,
+    /// A header field has a value outside what the format allows.
+    Field(&'static str),
+    /// A reserved word is not zero.
+    Reserved,
+    /// A name is empty, not UTF-8, or not padded with zeros.
+    Name,
+    /// A number in the named section is not finite, too large, or below the subnormal rule's threshold.
+    Number(&'static str),
+    /// A lower action limit is not below its upper one.
+    Limits,
+}
+
+/// A policy artefact whose every field has been checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Artefact<'a> {
+    name: &'a str,
+    period_us: u32,
+    velocity: VelocityNet<'a>,
+    plan: Plan,
+    source: Source,
+    schedule: Schedule,
+    normalizer: Normalizer<'a>,
+    range: ActionRange<'a>,
+    obs_names: &'a [u8],
+    act_names: &'a [u8],
+    critics: [Option<Critic<'a>>; 2],
+    particles: usize,
+    temperature: f32,
+    test_observation: &'a [f32],
+    test_noise: &'a [f32],
+    test_action: &'a [f32],
+    test_values: &'a [f32],
+    bytes: &'a [u8],
+}
+
+/// The CRC-32 (ISO-HDLC, as in zip) that ends an artefact.
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    static CRC: crc::Crc<u32, crc::NoTable> = crc::Crc::<u32, crc::NoTable>::new(&crc::CRC_32_ISO_HDLC);
+    CRC.checksum(bytes)
+}
+
+/// Whether `x` may stand as a weight: zero, or of magnitude `[floor, ceiling]`.
+fn lawful(x: f32, floor: f32, ceiling: f32) -> bool {
+    x == 0.0 || (x.abs() >= floor && x.abs() <= ceiling)
+}
+
+fn all_lawful(values: &[f32], floor: f32, ceiling: f32) -> bool {
+    values.iter().all(|x| lawful(*x, floor, ceiling))
+}
+
+/// Lengths of a network's parameter blocks, matrices and biases in turn.
+pub(super) fn blocks(inputs: usize, hidden: usize, layers: usize, outputs: usize) -> impl Iterator<Item = usize> {
+    let first = [inputs * hidden, hidden];
+    let further = core::iter::repeat_n([hidden * hidden, hidden], layers.saturating_sub(1));
+    core::iter::once(first).chain(further).chain(core::iter::once([hidden * outputs, outputs])).flatten()
+}
+
+/// Checks every weight and bias of a network.
+fn check_params(
+    params: &[f32],
+    blocks: impl Iterator<Item = usize>,
+    section: &'static str,
+) -> Result<(), ArtefactError> {
+    let mut rest = params;
+    for (i, length) in blocks.enumerate() {
+        let floor = if i % 2 == 0 { math::FLUSH } else { math::FLUSH_BIAS };
+        if !all_lawful(crate::net::take(&mut rest, length), floor, WEIGHT_MAX) {
+            return Err(ArtefactError::Number(section));
+        }
+    }
+    Ok(())
+}
+
+/// A zero-padded UTF-8 name without control characters.
+fn checked_name(field: &[u8]) -> Result<&str, ArtefactError> {
+    let end = field.iter().position(|b| *b == 0).unwrap_or(field.len());
+    let (text, padding) = field.split_at_checked(end).ok_or(ArtefactError::Name)?;
+    let text = core::str::from_utf8(text).map_err(|_| ArtefactError::Name)?;
+    let plain = !text.is_empty() && !text.chars().any(char::is_control) && padding.iter().all(|b| *b == 0);
+    if plain { Ok(text) } else { Err(ArtefactError::Name) }
+}
+
+/// Reads header words and sections in order.
+struct Reader<'a> {
+    header: &'a [u8],
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn word(&self, index: usize) -> u32 {
+        let bytes = self.header.get(4 * index..).and_then(|rest| rest.first_chunk::<4>());
+        bytes.map_or(0, |b| u32::from_le_bytes(*b))
+    }
+
+    fn float(&self, index: usize) -> f32 {
+        f32::from_bits(self.word(index))
+    }
+
+    /// A count in `low..=high`.
+    fn count(&self, index: usize, low: u32, high: u32, field: &'static str) -> Result<usize, ArtefactError> {
+        let value = self.word(index);
+        if value < low || value > high {
+            return Err(ArtefactError::Field(field));
+        }
+        Ok(value as usize)
+    }
+
+    fn bytes(&mut self, n: usize) -> Result<&'a [u8], ArtefactError> {
+        let (head, tail) = self.rest.split_at_checked(n).ok_or(ArtefactError::TooShort)?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    fn floats(&mut self, n: usize) -> Result<&'a [f32], ArtefactError> {
+        let bytes = self.bytes(4 * n)?;
+        <[f32]>::ref_from_bytes(bytes).map_err(|_| ArtefactError::Misaligned)
+    }
+}
+
+impl<'a> Artefact<'a> {
+    /// Checks `bytes`, which must begin at an address divisible by four, and returns a view over them.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, ArtefactError> {
+        use ArtefactError as E;
+        const { assert!(cfg!(target_endian = "little"), "the artefact is read in place, as little-endian floats") };
+        if bytes.as_ptr().align_offset(4) != 0 {
+            return Err(E::Misaligned);
+        }
+        if !bytes.starts_with(&MAGIC) {
+            return Err(if bytes.len() < HEADER { E::TooShort } else { E::Magic });
+        }
+        let header = bytes.get(..HEADER).ok_or(E::TooShort)?;
+        let mut r = Reader { header, rest: &[] };
+        if r.word(word::VERSION) != FORMAT_VERSION {
+            return Err(E::Version { found: r.word(word::VERSION) });
+        }
+        let stated = r.word(word::LENGTH) as usize;
+        if stated != bytes.len() {
+            return Err(E::Length { expected: stated, found: bytes.len() });
+        }
+        let (body, crc) = bytes.split_last_chunk::<4>().ok_or(E::TooShort)?;
+        if crc32(body) != u32::from_le_bytes(*crc) {
+            return Err(E::Crc);
+        }
+        r.rest = body.get(HEADER..).ok_or(E::TooShort)?;
+
+        if r.count(word::NUMBER, 0, 0, "number format")? != 0 || r.count(word::SQUASH, 0, 0, "squash")? != 0 {
+            return Err(E::Field("number format"));
+        }
+        r.count(word::SEED_RULE, 0, 0, "seed rule")?;
+        if word::RESERVED.into_iter().any(|i| r.word(i) != 0) {
+            return Err(E::Reserved);
+        }
+        let shape = VelocityShape {
+            obs: r.count(word::OBS, 1, 1024, "observations")?,
+            act: r.count(word::ACT, 1, 256, "actions")?,
+            hidden: r.count(word::HIDDEN, 1, 1024, "hidden width")?,
+            layers: r.count(word::LAYERS, 1, 8, "hidden layers")?,
+            frequencies: r.count(word::FREQUENCIES, 0, 256, "time frequencies")?,
+            activation: Activation::from_code(r.word(word::ACTIVATION)).ok_or(E::Field("activation"))?,
+            trunk: Trunk::from_code(r.word(word::TRUNK)).ok_or(E::Field("trunk"))?,
+        };
+        let plan = Plan {
+            solver: Solver::from_code(r.word(word::SOLVER)).ok_or(E::Field("solver"))?,
+            steps: r.count(word::STEPS, 1, Plan::MAX_STEPS as u32, "steps")?,
+            t_start: r.float(word::T_START),
+            t_end: r.float(word::T_END),
+            latent_clip: r.float(word::LATENT_CLIP),
+        };
+        plan.check().map_err(|_| E::Field("integration interval or latent clip"))?;
+        let period_us = r.count(word::PERIOD, 1, 3_600_000_000, "control period")? as u32;
+        let obs_clip = r.float(word::OBS_CLIP);
+        if !(1.0 / 1024.0..=1024.0).contains(&obs_clip) {
+            return Err(E::Field("observation clip"));
+        }
+        let (critics, particles, temperature) =
+            (r.count(word::CRITICS, 0, 2, "critics")?, r.word(word::PARTICLES), r.float(word::TEMPERATURE));
+        let critic_shape = if critics == 0 {
+            let unused = [word::CRITIC_HIDDEN, word::CRITIC_LAYERS, word::CRITIC_ACTIVATION, word::PARTICLES];
+            if unused.into_iter().chain([word::TEMPERATURE]).any(|i| r.word(i) != 0) {
+                return Err(E::Field("critic fields without a critic"));
+            }
+            None
+        } else {
+            if particles == 0 || particles > 1024 {
+                return Err(E::Field("particles"));
+            }
+            if !(1e-9..=1e9).contains(&temperature) {
+                return Err(E::Field("temperature"));
+            }
+            Some(CriticShape {
+                obs: shape.obs,
+                act: shape.act,
+                hidden: r.count(word::CRITIC_HIDDEN, 1, 1024, "critic width")?,
+                layers: r.count(word::CRITIC_LAYERS, 1, 8, "critic layers")?,
+                activation: Activation::from_code(r.word(word::CRITIC_ACTIVATION))
+                    .ok_or(E::Field("critic activation"))?,
+            })
+        };
+        let critic_params = critic_shape.map_or(0, |c| c.params());
+        let floats = 3 * shape.obs + 4 * shape.act + shape.frequencies + shape.params() + critics * (critic_params + 1);
+        let expected = HEADER + CHANNEL_NAME * (shape.obs + shape.act) + 4 * floats + 4;
+        if expected != bytes.len() {
+            return Err(E::Length { expected, found: bytes.len() });
+        }
+
+        let name = checked_name(header.get(HEADER - NAME..).unwrap_or(&[]))?;
+        let (obs_names, act_names) = (r.bytes(CHANNEL_NAME * shape.obs)?, r.bytes(CHANNEL_NAME * shape.act)?);
+        for field in obs_names.chunks_exact(CHANNEL_NAME).chain(act_names.chunks_exact(CHANNEL_NAME)) {
+            checked_name(field)?;
+        }
+        let (mean, scale) = (r.floats(shape.obs)?, r.floats(shape.obs)?);
+        if !all_lawful(mean, math::FLUSH_BIAS, VALUE_MAX) {
+            return Err(E::Number("normaliser mean"));
+        }
+        if !scale.iter().all(|s| *s >= math::FLUSH && *s <= 1.0 / math::FLUSH) {
+            return Err(E::Number("normaliser scale"));
+        }
+        let (low, high) = (r.floats(shape.act)?, r.floats(shape.act)?);
+        if !all_lawful(low, math::FLUSH, VALUE_MAX) || !all_lawful(high, math::FLUSH, VALUE_MAX) {
+            return Err(E::Number("action limits"));
+        }
+        if low.iter().zip(high).any(|(low, high)| low >= high) {
+            return Err(E::Limits);
+        }
+        let frequencies = r.floats(shape.frequencies)?;
+        if !all_lawful(frequencies, math::FLUSH, WEIGHT_MAX) {
+            return Err(E::Number("time frequencies"));
+        }
+        let params = r.floats(shape.params())?;
+        let inputs = shape.obs + shape.act + 2 * shape.frequencies;
+        check_params(params, blocks(inputs, shape.hidden, shape.layers, shape.act), "velocity weights")?;
+        let velocity = VelocityNet::new(shape, frequencies, params).map_err(|_| E::Field("shape"))?;
+        let mut views = [None; 2];
+        if let Some(c) = critic_shape {
+            for view in views.iter_mut().take(critics) {
+                let params = r.floats(critic_params)?;
+                check_params(params, blocks(c.obs + c.act, c.hidden, c.layers, 1), "critic weights")?;
+                *view = Some(Critic::new(c, params).map_err(|_| E::Field("critic shape"))?);
+            }
+        }
+        let (test_observation, test_noise) = (r.floats(shape.obs)?, r.floats(shape.act)?);
+        let (test_action, test_values) = (r.floats(shape.act)?, r.floats(critics)?);
+        let test = [test_observation, test_noise, test_action, test_values];
+        if !test.into_iter().flatten().all(|x| x.is_finite()) {
+            return Err(E::Number("self-test vector"));
+        }
+        Ok(Self {
+            name,
+            period_us,
+            velocity,
+            plan,
+            source: Source::from_code(r.word(word::SOURCE)).ok_or(E::Field("source"))?,
+            schedule: Schedule::from_code(r.word(word::SCHEDULE)).ok_or(E::Field("schedule"))?,
+            normalizer: Normalizer { mean, scale, clip: obs_clip },
+            range: ActionRange { low, high },
+            obs_names,
+            act_names,
+            critics: views,
+            particles: particles as usize,
+            temperature,
+            test_observation,
+            test_noise,
+            test_action,
+            test_values,
+            bytes,
+        })
+    }
+
+    /// The artefact's name: the environment or robot it was trained for.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Control period in microseconds: the time from one decision to the next.
+    pub fn period_us(&self) -> u32 {
+        self.period_us
+    }
+
+    /// The velocity network.
+    pub fn velocity(&self) -> &VelocityNet<'a> {
+        &self.velocity
+    }
+
+    /// The plan of integration the policy was exported with.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The distribution of the noise.
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The schedule the velocity was trained on.
+    pub fn schedule(&self) -> Schedule {
+        self.schedule
+    }
+
+    /// The observation normaliser.
+    pub fn normalizer(&self) -> &Normalizer<'a> {
+        &self.normalizer
+    }
+
+    /// The range of the actions.
+    pub fn range(&self) -> &ActionRange<'a> {
+        &self.range
+    }
+
+    /// Names of the observation channels.
+    pub fn obs_names(&self) -> Names<'a> {
+        Names(self.obs_names)
+    }
+
+    /// Names of the action channels.
+    pub fn act_names(&self) -> Names<'a> {
+        Names(self.act_names)
+    }
+
+    /// The critics that travel along, none to two.
+    pub fn critics(&self) -> impl Iterator<Item = &Critic<'a>> + Clone {
+        self.critics.iter().flatten()
+    }
+
+    /// Particles among which the trainer's behaviour chose; zero without a critic.
+    pub fn particles(&self) -> usize {
+        self.particles
+    }
+
+    /// Temperature `lambda` of the target at the end of training; zero without a critic.
+    pub fn temperature(&self) -> f32 {
+        self.temperature
+    }
+
+    /// The self-test: observation, noise, the action they must give, and each critic's value there.
+    pub fn self_test(&self) -> (&'a [f32], &'a [f32], &'a [f32], &'a [f32]) {
+        (self.test_observation, self.test_noise, self.test_action, self.test_values)
+    }
+
+    /// The bytes the view was made from.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+}
+
+/// Channel names of an artefact, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a>(&'a [u8]);
+
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let (field, rest) = self.0.split_at_checked(CHANNEL_NAME)?;
+        self.0 = rest;
+        // Checked when the artefact was accepted; the fallback cannot be reached.
+        Some(checked_name(field).unwrap_or(""))
+    }
+}
+
+impl core::fmt::Display for ArtefactError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Misaligned => f.write_str("the artefact must begin at an address divisible by 4"),
+            Self::TooShort => f.write_str("the artefact is truncated"),
+            Self::Magic => f.write_str("this is not a flowlet artefact: the magic number is missing"),
+            Self::Version { found } => {
+                write!(
+                    f,
+                    "the artefact has format version {found}; this program reads version {FORMAT_VERSION}: update it"
+                )
+            }
+            Self::Length { expected, found } => {
+                write!(f, "the artefact should have {expected} bytes and has {found}: it is truncated or damaged")
+            }
+            Self::Crc => f.write_str("the artefact is damaged: its checksum does not match"),
+            Self::Field(field) => {
+                write!(f, "the artefact's field '{field}' has a value that the format does not allow")
+            }
+            Self::Reserved => f.write_str("a reserved word of the artefact is not zero"),
+            Self::Name => f.write_str("a name in the artefact is empty, not UTF-8, or not padded with zeros"),
+            Self::Number(section) => {
+                write!(f, "the artefact's {section} hold a number that is not finite, too large or too small")
+            }
+            Self::Limits => f.write_str("a lower action limit of the artefact is not below its upper one"),
+        }
+    }
+}
+
+impl core::error::Error for ArtefactError {}

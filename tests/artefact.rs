@@ -1,0 +1,274 @@
+//! The artefact: what is written is read back, damage of every kind is refused, and version 1 still loads.
+
+mod common;
+
+use common::{Aligned, Recipe, SMALL, artefact};
+use flowlet::flow::{Plan, Solver};
+use flowlet::net::{Activation, Trunk};
+use flowlet::policy::{
+    Artefact, ArtefactError, BestOfScratch, Policy, PolicyError, PolicyScratch, StaticPolicy, action_digest,
+};
+use rand_core::SeedableRng;
+use rand_xoshiro::Xoshiro128PlusPlus;
+
+/// Replaces the CRC by the right one.
+fn seal(bytes: &mut [u8]) {
+    let body = bytes.len() - 4;
+    let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&bytes[..body]);
+    bytes[body..].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Decides ten times with an accepted artefact, by plain sample and by best of three: errors are named, actions lie
+/// inside their limits.
+fn use_it(view: Artefact<'_>) {
+    let policy = Policy::new(view).unwrap();
+    let shape = *view.velocity().shape();
+    let mut memory = vec![0.0; PolicyScratch::len(&shape, policy.plan())];
+    let mut scratch = PolicyScratch::carve(&shape, policy.plan(), &mut memory).unwrap();
+    policy.prepare(&mut scratch).unwrap();
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(7);
+    let (mut action, mean) = (vec![0.0; shape.act], view.normalizer().mean.to_vec());
+    let inside = |action: &[f32]| {
+        let limits = view.range().low.iter().zip(view.range().high);
+        action.iter().zip(limits).all(|(a, (low, high))| a.is_finite() && a >= low && a <= high)
+    };
+    for scale in [0.0, 0.5, 1.0, 3.0, -2.0, 1e9, -1e30, 1e-30, 1e38, -1.0] {
+        let observation: Vec<f32> = mean.iter().map(|m| m + scale).collect();
+        match policy.act(&observation, &mut rng, &mut scratch, &mut action) {
+            Ok(()) => assert!(inside(&action), "{action:?}"),
+            Err(PolicyError::Sample(_) | PolicyError::Observation { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+        let Some(critic) = view.critics().next().map(|c| *c.shape()) else { continue };
+        let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
+        let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+        match policy.act_best_of(&observation, 3, &mut rng, &mut scratch, &mut selection, &mut action) {
+            Ok(_) => assert!(inside(&action), "{action:?}"),
+            Err(PolicyError::Sample(_) | PolicyError::Observation { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    let _ = policy.self_test(&mut scratch, &mut action);
+    view.obs_names().chain(view.act_names()).for_each(|name| assert!(!name.is_empty()));
+}
+
+#[test]
+fn every_kind_of_network_round_trips_and_passes_its_self_test() {
+    for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+        for trunk in [Trunk::Plain, Trunk::Residual] {
+            for solver in Solver::ALL {
+                let recipe = Recipe { activation, trunk, solver, critics: solver as usize % 3, ..SMALL };
+                let bytes = artefact(recipe);
+                let view = Artefact::new(bytes.bytes()).unwrap();
+                let shape = view.velocity().shape();
+                assert_eq!((shape.activation, shape.trunk, view.plan().solver), (activation, trunk, solver));
+                assert_eq!(
+                    (view.name(), view.period_us(), view.critics().count()),
+                    ("test rig", 10_000, recipe.critics)
+                );
+                assert!(view.obs_names().eq(["channel 0", "channel 1", "channel 2"]));
+                assert!(view.act_names().eq(["channel 0", "channel 1"]));
+                assert_eq!(view.range().high, [2.0, 2.0]);
+                let policy = Policy::new(view).unwrap();
+                let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+                let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+                policy.prepare(&mut scratch).unwrap();
+                policy.self_test(&mut scratch, &mut [0.0; 2]).unwrap();
+                use_it(view);
+            }
+        }
+    }
+}
+
+#[test]
+fn static_and_borrowed_memory_give_the_same_bits_and_sizes_are_checked() {
+    let bytes = artefact(SMALL);
+    let mut owner = StaticPolicy::<3, 2, 6, 3>::new(bytes.bytes()).unwrap();
+    owner.self_test().unwrap();
+    let (policy, mut scratch) = owner.parts();
+    let (mut observation, mut action) = ([0.0; 3], [0.0; 2]);
+    let first = action_digest(policy, 5, &mut scratch, &mut observation, &mut action).unwrap();
+    let policy = Policy::new(Artefact::new(bytes.bytes()).unwrap()).unwrap();
+    let shape = policy.artefact().velocity().shape();
+    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+    let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+    policy.prepare(&mut scratch).unwrap();
+    let second = action_digest(&policy, 5, &mut scratch, &mut observation, &mut action).unwrap();
+    assert_eq!(first, second);
+    assert_ne!(first, action_digest(&policy, 6, &mut scratch, &mut observation, &mut action).unwrap());
+
+    let refused = StaticPolicy::<3, 2, 7, 3>::new(bytes.bytes()).unwrap_err();
+    assert_eq!(refused, PolicyError::Length { what: "the hidden width of the firmware's type", expected: 6, found: 7 });
+    let refused = StaticPolicy::<4, 2, 6, 3>::new(bytes.bytes()).unwrap_err();
+    assert!(matches!(refused, PolicyError::Length { expected: 3, found: 4, .. }));
+}
+
+#[test]
+fn a_broken_sensor_is_named_and_the_action_stays() {
+    let bytes = artefact(SMALL);
+    let mut owner = StaticPolicy::<3, 2, 6, 3>::new(bytes.bytes()).unwrap();
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(2);
+    for channel in 0..3 {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut observation = [0.1; 3];
+            observation[channel] = bad;
+            assert_eq!(owner.act(&observation, &mut rng), Err(PolicyError::Observation { channel }));
+            let (policy, mut scratch) = owner.parts();
+            let mut action = [0.5, 0.25];
+            assert!(policy.act(&observation, &mut rng, &mut scratch, &mut action).is_err());
+            assert_eq!(action, [0.5, 0.25]);
+        }
+    }
+}
+
+#[test]
+fn a_shorter_plan_decides_and_has_no_self_test() {
+    let bytes = artefact(SMALL);
+    let view = Artefact::new(bytes.bytes()).unwrap();
+    let policy = Policy::with_plan(view, Plan { steps: 1, ..*view.plan() }).unwrap();
+    let mut owner = StaticPolicy::<3, 2, 6, 1>::from_policy(policy).unwrap();
+    let action = owner.act(&[0.0; 3], &mut Xoshiro128PlusPlus::seed_from_u64(1)).unwrap();
+    assert!(action.iter().all(|a| (-1.0..=2.0).contains(a)));
+    assert_eq!(owner.self_test(), Err(PolicyError::SelfTest));
+    assert_eq!(owner.policy().macs_per_decision(), 3 * 6 + (2 + 6 + 2) * 6);
+    assert_eq!(owner.policy().macs_saved_per_decision(), 4 * 6);
+}
+
+#[test]
+fn every_flipped_bit_is_refused() {
+    let good = artefact(SMALL);
+    for bit in 0..8 * good.bytes().len() {
+        let mut bad = good.clone();
+        bad.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
+        let error = Artefact::new(bad.bytes()).unwrap_err();
+        let expected = match bit / 8 {
+            0..4 => error == ArtefactError::Magic,
+            4..8 => matches!(error, ArtefactError::Version { .. }),
+            8..12 => matches!(error, ArtefactError::Length { .. }),
+            _ => error == ArtefactError::Crc,
+        };
+        assert!(expected, "bit {bit}: {error:?}");
+    }
+}
+
+#[test]
+fn every_flipped_bit_with_a_new_crc_is_refused_or_harmless() {
+    let good = artefact(SMALL);
+    let mut refused = 0;
+    for bit in 0..8 * (good.bytes().len() - 4) {
+        let mut bad = good.clone();
+        bad.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
+        seal(bad.bytes_mut());
+        match Artefact::new(bad.bytes()) {
+            Ok(view) => use_it(view),
+            Err(ArtefactError::Crc | ArtefactError::Misaligned) => panic!("bit {bit}: not the field's own check"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 8 * 100, "only {refused} refusals: the fields are not checked");
+}
+
+#[test]
+fn every_truncation_and_every_appended_byte_is_refused() {
+    let good = artefact(SMALL);
+    for sealed in [false, true] {
+        for length in 0..good.bytes().len() {
+            let mut bad = Aligned::new(&good.bytes()[..length]);
+            if sealed && length >= 16 {
+                bad.bytes_mut()[8..12].copy_from_slice(&(length as u32).to_le_bytes());
+                seal(bad.bytes_mut());
+            }
+            assert!(Artefact::new(bad.bytes()).is_err(), "{length}");
+        }
+        for extra in 1..70 {
+            let mut bytes = good.bytes().to_vec();
+            bytes.extend((0..extra).map(|i| i as u8));
+            let mut bad = Aligned::new(&bytes);
+            if sealed {
+                let length = bytes.len() as u32;
+                bad.bytes_mut()[8..12].copy_from_slice(&length.to_le_bytes());
+                seal(bad.bytes_mut());
+            }
+            assert!(matches!(Artefact::new(bad.bytes()), Err(ArtefactError::Length { .. })), "{extra}");
+        }
+    }
+}
+
+#[test]
+fn each_field_is_checked_by_name() {
+    use ArtefactError as E;
+    let good = artefact(SMALL);
+    let nan = f32::NAN.to_bits();
+    for (word, value, error) in [
+        (1, 2, E::Version { found: 2 }),
+        (3, 0, E::Field("observations")),
+        (4, u32::MAX, E::Field("actions")),
+        (5, 0, E::Field("hidden width")),
+        (6, 0, E::Field("hidden layers")),
+        (7, 1 << 20, E::Field("time frequencies")),
+        (8, 4, E::Field("activation")),
+        (9, 2, E::Field("trunk")),
+        (10, 1, E::Field("number format")),
+        (11, 1, E::Field("source")),
+        (12, 1, E::Field("schedule")),
+        (13, 4, E::Field("solver")),
+        (14, 0, E::Field("steps")),
+        (15, nan, E::Field("integration interval or latent clip")),
+        (16, 2f32.to_bits(), E::Field("integration interval or latent clip")),
+        (17, nan, E::Field("integration interval or latent clip")),
+        (18, 1, E::Field("squash")),
+        (19, 1, E::Field("seed rule")),
+        (20, 0, E::Field("control period")),
+        (21, nan, E::Field("observation clip")),
+        (22, 3, E::Field("critics")),
+        (23, 0, E::Field("critic width")),
+        (24, 9, E::Field("critic layers")),
+        (25, 4, E::Field("critic activation")),
+        (26, 0, E::Field("particles")),
+        (27, nan, E::Field("temperature")),
+        (28, 1, E::Reserved),
+        (31, 1, E::Reserved),
+        (32, 0, E::Name),
+    ] {
+        let mut bad = good.clone();
+        bad.bytes_mut()[4 * word..4 * word + 4].copy_from_slice(&u32::to_le_bytes(value));
+        seal(bad.bytes_mut());
+        assert_eq!(Artefact::new(bad.bytes()).unwrap_err(), error, "word {word}");
+    }
+    // Sections behind the header: five names of 16 bytes, then mean, scale, low, high, frequencies, weights.
+    let sections = 160 + 16 * 5;
+    for (float, value, error) in [
+        (0, f32::NAN, E::Number("normaliser mean")),
+        (3, 0.0, E::Number("normaliser scale")),
+        (4, f32::NAN, E::Number("normaliser scale")),
+        (6, f32::NAN, E::Number("action limits")),
+        (6, 3.0, E::Limits),
+        (8, f32::INFINITY, E::Number("action limits")),
+        (9, -1.0, E::Limits),
+        (10, f32::NAN, E::Number("time frequencies")),
+        (12, f32::INFINITY, E::Number("velocity weights")),
+        (12, 1e-20, E::Number("velocity weights")),
+        (12, 1e10, E::Number("velocity weights")),
+        (12 + (3 + 2 + 4) * 6, 1e-35, E::Number("velocity weights")),
+        (12 + 116, f32::NAN, E::Number("critic weights")),
+    ] {
+        let mut bad = good.clone();
+        bad.bytes_mut()[sections + 4 * float..][..4].copy_from_slice(&f32::to_le_bytes(value));
+        seal(bad.bytes_mut());
+        assert_eq!(Artefact::new(bad.bytes()).unwrap_err(), error, "float {float}");
+    }
+    let bytes = good.bytes();
+    let mut shifted = Aligned::new(&[&[0], bytes].concat());
+    assert_eq!(Artefact::new(&shifted.bytes_mut()[1..]).unwrap_err(), E::Misaligned);
+}
+
+#[test]
+fn a_wrong_self_test_vector_loads_and_fails_its_test() {
+    let mut bytes = artefact(SMALL);
+    // The expected action stands before the two critic values and the CRC.
+    let place = bytes.bytes().len() - 4 - 8 - 8;
+    bytes.bytes_mut()[place] ^= 1;
+    seal(bytes.bytes_mut());
+    let mut owner = StaticPolicy::<3, 2, 6, 3>::new(bytes.bytes()).unwrap();
+    assert_eq!(owner.self_test(), Err(PolicyError::SelfTest));
+}

@@ -1,6 +1,41 @@
-//! Flow-matching policies on microcontrollers.
+//! # flowlet: flow-matching policies on microcontrollers
+//!
+//! A flow policy carries Gaussian noise to an action along a learned velocity field, so it can be as multimodal as the
+//! task asks for. flowlet runs such policies where robots are controlled: `no_std`, without an allocator, from one
+//! checked artefact in flash, and with the same bits as on the PC that trained them.
+//!
+//! ```no_run
+//! use flowlet::policy::StaticPolicy;
+//! use rand_xoshiro::{Xoshiro128PlusPlus, rand_core::SeedableRng};
+//!
+//! /// Three observations, one action, width 64, three Euler steps.
+//! fn control(artefact: &[u8]) -> Result<f32, flowlet::policy::PolicyError> {
+//!     let mut policy = StaticPolicy::<3, 1, 64, 3>::new(artefact)?;
+//!     policy.self_test()?; // this machine computes what the PC measured
+//!     let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+//!     let [torque] = policy.act(&[1.0, 0.0, 0.2], &mut rng)?;
+//!     Ok(torque)
+//! }
+//! ```
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`math`] | elementary functions through `libm`, the subnormal rule, the digest |
+//! | [`net`] | velocity network, critic with its action gradient, dense kernels |
+//! | [`flow`] | schedule, source distribution, ODE solvers, the sampler |
+//! | [`rfm`] | Reverse Flow Matching: proposals, weights, control variates, the posterior mean |
+//! | [`policy`] | normaliser, action range, the artefact, decisions |
+//! | [`conformance`] | digests of all of it, to compare a board with a PC |
+//!
+//! Arrows point one way: `math <- net <- flow <- rfm`, and `policy` stands on `net` and `flow`.
+//!
+//! **Guarantees.** No function panics, allocates or blocks, whatever its input; wrong input is a named error. Equal
+//! inputs give equal bits on every target, soft float and Helium included, under three conditions: FPSCR.FZ is left at
+//! zero, the compiler's default of no floating-point contraction is kept, and on an RP2040 the boot ROM's float
+//! routines are not used. There is no `unsafe` code.
+
 #![no_std]
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 pub mod conformance;
 pub mod flow;
@@ -8,3 +43,8 @@ pub mod math;
 pub mod net;
 pub mod policy;
 pub mod rfm;
+
+/// The examples of the README are run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

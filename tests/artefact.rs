@@ -272,3 +272,61 @@ fn a_wrong_self_test_vector_loads_and_fails_its_test() {
     let mut owner = StaticPolicy::<3, 2, 6, 3>::new(bytes.bytes()).unwrap();
     assert_eq!(owner.self_test(), Err(PolicyError::SelfTest));
 }
+
+#[test]
+fn version_one_loads_for_ever() {
+    // A residual GELU network with a Heun plan and two critics, written by the first version of the crate. Neither the
+    // file nor the digests may ever change.
+    let bytes = Aligned::new(include_bytes!("data/version-1.flw"));
+    let view = Artefact::new(bytes.bytes()).unwrap();
+    assert_eq!((view.name(), view.period_us(), view.critics().count(), view.particles()), ("test rig", 10_000, 2, 4));
+    let shape = view.velocity().shape();
+    assert_eq!((shape.obs, shape.act, shape.hidden, shape.layers, shape.frequencies), (3, 2, 10, 2, 2));
+    assert_eq!((shape.activation, shape.trunk, view.plan().solver), (Activation::Gelu, Trunk::Residual, Solver::Heun));
+    let policy = Policy::new(view).unwrap();
+    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+    let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+    policy.prepare(&mut scratch).unwrap();
+    let (mut observation, mut action) = ([0.0; 3], [0.0; 2]);
+    policy.self_test(&mut scratch, &mut action).unwrap();
+    let critic = *view.critics().next().unwrap().shape();
+    let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
+    let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+    let values = policy.critic_values(&scratch, &mut selection).unwrap();
+    assert_eq!(values.map(f32::to_bits), [view.self_test().3[0].to_bits(), view.self_test().3[1].to_bits()]);
+    let digest = action_digest(&policy, 1, &mut scratch, &mut observation, &mut action).unwrap();
+    assert_eq!(digest, 0xd243_4200_9cb4_c1f3);
+}
+
+#[test]
+fn best_of_many_is_the_best_of_its_samples() {
+    // Oracle: the samples drawn one by one from the same generator, valued by the critics alone.
+    let bytes = artefact(SMALL);
+    let view = Artefact::new(bytes.bytes()).unwrap();
+    let policy = Policy::new(view).unwrap();
+    let shape = view.velocity().shape();
+    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+    let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+    policy.prepare(&mut scratch).unwrap();
+    let critic = *view.critics().next().unwrap().shape();
+    let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
+    let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+    let observation = [0.3, -0.4, 1.1];
+    let (mut best, mut one) = ([0.0; 2], [0.0; 2]);
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(4);
+    let value = policy.act_best_of(&observation, 12, &mut rng, &mut scratch, &mut selection, &mut best).unwrap();
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(4);
+    let mut seen = Vec::new();
+    for _ in 0..12 {
+        policy.act(&observation, &mut rng, &mut scratch, &mut one).unwrap();
+        let values = policy.critic_values(&scratch, &mut selection).unwrap();
+        seen.push((values[0].min(values[1]), one));
+    }
+    let top = seen.iter().copied().reduce(|a, b| if b.0 > a.0 { b } else { a }).unwrap();
+    assert_eq!((value, best), top);
+    assert!(seen.iter().any(|(v, _)| *v < value));
+    let plain = artefact(Recipe { critics: 0, ..SMALL });
+    let policy = Policy::new(Artefact::new(plain.bytes()).unwrap()).unwrap();
+    let refused = policy.act_best_of(&observation, 2, &mut rng, &mut scratch, &mut selection, &mut best);
+    assert_eq!(refused, Err(PolicyError::NoCritic));
+}

@@ -7,7 +7,7 @@
 use flowlet::math;
 use flowlet::rfm::{ControlVariate, EstimateError, Estimator, Mixture, ProposalError, RfmConfig, Target};
 use nalgebra::SVector;
-use rand_core::SeedableRng;
+use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
 const BRIDGE: Mixture = Mixture::bridge(64);
@@ -351,4 +351,55 @@ fn bad_input_is_named_and_leaves_the_mean() {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(8);
     let refused = none.estimate(0.5, &[0.0].into(), &mut TwoBumps, &[], &mut rng);
     assert_eq!(refused.unwrap_err(), EstimateError::Proposal(ProposalError::Particles));
+}
+
+#[test]
+fn random_bits_never_panic_and_never_give_a_nan() {
+    // Every number is drawn as 32 random bits: infinities, NaN, subnormals and huge values among them.
+    struct Noise(Xoshiro128PlusPlus);
+    fn anything(rng: &mut Xoshiro128PlusPlus) -> f32 {
+        match rng.next_u32() % 4 {
+            0 => f32::from_bits(rng.next_u32()),
+            1 => [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, -0.0]
+                [rng.next_u32() as usize % 6],
+            _ => math::box_muller([rng.next_u32(), rng.next_u32()])[0],
+        }
+    }
+    impl Target for Noise {
+        fn log_density(&mut self, _: &[f32]) -> f32 {
+            anything(&mut self.0)
+        }
+        fn log_density_and_score(&mut self, _: &[f32], score: &mut [f32]) -> f32 {
+            score.iter_mut().for_each(|s| *s = anything(&mut self.0));
+            anything(&mut self.0)
+        }
+    }
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(99);
+    let (mut target, mut found) = (Noise(Xoshiro128PlusPlus::seed_from_u64(98)), 0);
+    for round in 0..100_000 {
+        let control_variate = match round % 4 {
+            0 => ControlVariate::None,
+            1 => ControlVariate::Eta(anything(&mut rng)),
+            2 => ControlVariate::Diagonal { ridge: anything(&mut rng), clip: anything(&mut rng) },
+            _ => ControlVariate::Fisher,
+        };
+        let shares = [0; 3].map(|_| (rng.next_u32() % 5) as usize);
+        let mixture = Mixture {
+            bridge: if round % 3 == 0 { shares[0] } else { 8usize.saturating_sub(shares[1] + shares[2]) },
+            uniform: shares[1],
+            kernel: shares[2],
+            bandwidth: if round % 5 == 0 { anything(&mut rng) } else { 0.3 },
+            bound: if round % 7 == 0 { anything(&mut rng) } else { 0.99 },
+        };
+        let mut estimator = Estimator::<2, 8>::new(RfmConfig { mixture, control_variate, ..RfmConfig::default() });
+        let x = if round % 2 == 0 { [0.3, -0.5] } else { [anything(&mut rng), anything(&mut rng)] };
+        let t = if round % 11 == 0 { anything(&mut rng) } else { 0.02 + 0.96 * (round % 97) as f32 / 97.0 };
+        let particle = if round % 13 == 0 { [anything(&mut rng); 2] } else { [0.1, 0.2] };
+        if let Ok((mean, posterior)) = estimator.estimate(t, &x.into(), &mut target, &[particle], &mut rng) {
+            assert!(mean.iter().all(|m| m.is_finite()), "{mixture:?} {control_variate:?} {mean}");
+            assert!(posterior.effective_sample_size.is_finite() && !posterior.log_normalizer.is_nan());
+            found += 1;
+        }
+    }
+    assert!(found > 20_000, "only {found} estimates came out");
 }

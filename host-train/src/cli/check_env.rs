@@ -1,0 +1,115 @@
+//! `check-env`: replays records of the originals and reports how far our environments are from them.
+//!
+//! A record of another task is named and left out; if nothing remains, or a difference exceeds the tolerance, the
+//! command fails.
+
+use super::{CheckEnvArgs, Output, note};
+use crate::env;
+use crate::records::{Difference, Recording, TOLERANCE};
+use crate::{Error, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Checks a record, or every record of a folder.
+pub(super) fn run(args: &CheckEnvArgs, output: Output) -> Result<()> {
+    // An unknown name is refused before anything is read.
+    if let Some(name) = &args.env {
+        env::make(name, &BTreeMap::new())?;
+    }
+    let folder = args.path.is_dir();
+    let files = if folder { records_in(&args.path)? } else { vec![args.path.clone()] };
+    let mut total = Difference::default();
+    let mut left_out = Vec::new();
+    for file in &files {
+        let Some(recording) = Recording::read(file)? else {
+            left_out.push(format!("{} (no record)", name_of(file)));
+            continue;
+        };
+        // A folder is sorted by what its records say they are; for a single file --env has the last word.
+        let env = match (&args.env, recording.env) {
+            (Some(wanted), Some(named)) if folder => (wanted == named).then_some(named),
+            (Some(_), None) if folder => None,
+            (Some(wanted), _) => Some(wanted.as_str()),
+            (None, named) => named,
+        };
+        let Some(env) = env else {
+            left_out.push(format!("{} ({})", name_of(file), recording.task));
+            continue;
+        };
+        let difference = recording.replay(&mut *env::make(env, &BTreeMap::new())?)?;
+        output.line(&format!(
+            "{}: {env}, {} steps of {} rollouts, largest difference {:.1e} in an observation, {:.1e} in a reward",
+            name_of(file),
+            difference.steps,
+            difference.records,
+            difference.max_obs,
+            difference.max_reward
+        ));
+        if difference.steps_beyond > 0 {
+            output.line(&format!(
+                "    and {} steps after it left its limits, not held to be equal: {:.1e}",
+                difference.steps_beyond, difference.max_beyond
+            ));
+        }
+        total.add(&difference);
+    }
+    if !left_out.is_empty() {
+        note(&format!(
+            "not covered: {} of {} files are not records of {}: {}",
+            left_out.len(),
+            files.len(),
+            args.env.clone().unwrap_or_else(|| env::NAMES.join(" or ")),
+            left_out.join(", ")
+        ));
+    }
+    if total.steps == 0 {
+        return Err(Error::failure(format!(
+            "{} holds no record of an environment that can be checked: the environments are {}",
+            args.path.display(),
+            env::NAMES.join(", ")
+        )));
+    }
+    output.object(&report(&total, left_out.len()));
+    if !total.is_match() {
+        return Err(Error::failure(format!(
+            "the environment differs from its record by {:.1e} in an observation and {:.1e} in a reward, more than {TOLERANCE:.0e}: \
+             check that the record is of this environment and version",
+            total.max_obs, total.max_reward
+        )));
+    }
+    output.line(&format!("{} rollouts, {} steps: equal to {TOLERANCE:.0e}", total.records, total.steps));
+    Ok(())
+}
+
+fn report(total: &Difference, not_covered: usize) -> Value {
+    // JSON has no infinity, which stands for a NaN on the way: the largest number is as far from a match.
+    json!({
+        "records": total.records,
+        "steps": total.steps,
+        "max_obs_diff": total.max_obs.min(f64::MAX),
+        "max_reward_diff": total.max_reward.min(f64::MAX),
+        "steps_beyond": total.steps_beyond,
+        "max_beyond_diff": total.max_beyond.min(f64::MAX),
+        "tolerance": TOLERANCE,
+        "not_covered": not_covered,
+    })
+}
+
+/// The JSON files of a folder, sorted by name.
+fn records_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = |e: std::io::Error| Error::usage(format!("cannot read the folder {}: {e}", folder.display()));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|e| e == "json") && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}

@@ -1,0 +1,90 @@
+//! `inspect`: what an exported policy holds, and what it costs to run.
+
+use super::{FileArgs, Output};
+use crate::Result;
+use crate::policy::{ArtefactBytes, HostPolicy};
+use flowlet::policy::PolicyScratch;
+use serde_json::json;
+
+/// Runs the command.
+pub(super) fn run(args: &FileArgs, output: Output) -> Result<()> {
+    let bytes = ArtefactBytes::read(&args.file)?;
+    let artefact = bytes.artefact()?;
+    let host = HostPolicy::new(artefact)?;
+    let (shape, plan, range) = (*artefact.velocity().shape(), *artefact.plan(), *artefact.range());
+    let (macs, saved) = (host.policy().macs_per_decision(), host.policy().macs_saved_per_decision());
+    let scratch = 4 * PolicyScratch::len(&shape, &plan);
+    let (obs_names, act_names): (Vec<_>, Vec<_>) = (artefact.obs_names().collect(), artefact.act_names().collect());
+    let critic = artefact.critics().next().map(|c| *c.shape());
+    let period = f64::from(artefact.period_us()) / 1e6;
+
+    output.line(&format!(
+        "{}: format version {}, {} bytes",
+        args.file.display(),
+        flowlet::policy::FORMAT_VERSION,
+        bytes.as_slice().len()
+    ));
+    output.line(&format!("  for          {}, a decision every {period} s", artefact.name()));
+    output.line(&format!("  observation  {}", obs_names.join(", ")));
+    let ranges = act_names.iter().zip(range.low.iter().zip(range.high));
+    let ranges: Vec<String> = ranges.map(|(name, (low, high))| format!("{name} in [{low}, {high}]")).collect();
+    output.line(&format!("  action       {}", ranges.join(", ")));
+    output.line(&format!(
+        "  velocity     {} hidden layers of {} {} units, {} trunk, {} time frequencies, {} parameters",
+        shape.layers,
+        shape.hidden,
+        shape.activation.name(),
+        shape.trunk.name(),
+        shape.frequencies,
+        shape.params()
+    ));
+    output.line(&format!(
+        "  plan         {} {} steps on [{}, {}], latent clipped at {}",
+        plan.steps,
+        plan.solver.name(),
+        plan.t_start,
+        plan.t_end,
+        plan.latent_clip
+    ));
+    match critic {
+        Some(c) => output.line(&format!(
+            "  critics      {} of {} x {}, {} particles, temperature {}",
+            artefact.critics().count(),
+            c.layers,
+            c.hidden,
+            artefact.particles(),
+            artefact.temperature()
+        )),
+        None => output.line("  critics      none"),
+    }
+    output.line(&format!(
+        "  a decision   {macs} multiply-accumulates ({saved} more without the cached time part), {scratch} bytes of memory"
+    ));
+    output.object(&json!({
+        "policy": args.file,
+        "format_version": flowlet::policy::FORMAT_VERSION,
+        "bytes": bytes.as_slice().len(),
+        "env": artefact.name(),
+        "period_us": artefact.period_us(),
+        "obs": obs_names,
+        "act": act_names,
+        "low": range.low,
+        "high": range.high,
+        "hidden": shape.hidden,
+        "layers": shape.layers,
+        "activation": shape.activation.name(),
+        "trunk": shape.trunk.name(),
+        "frequencies": artefact.velocity().frequencies(),
+        "solver": plan.solver.name(),
+        "steps": plan.steps,
+        "interval": [plan.t_start, plan.t_end],
+        "latent_clip": plan.latent_clip,
+        "critics": artefact.critics().count(),
+        "particles": artefact.particles(),
+        "temperature": artefact.temperature(),
+        "macs_per_decision": macs,
+        "macs_saved_per_decision": saved,
+        "scratch_bytes": scratch,
+    }));
+    Ok(())
+}

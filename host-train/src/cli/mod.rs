@@ -1,0 +1,293 @@
+//! The command line: what may be typed, and how the answer comes out.
+//!
+//! Results go to standard output, progress and errors to standard error. With `--json` the last line of standard output
+//! is one JSON object and nothing else is printed there. An error is one sentence that says what to do; the exit code
+//! is 2 for wrong use and 1 for failure. No panics, a closed pipe included.
+
+mod check_env;
+mod envs;
+mod eval;
+mod export;
+mod inspect;
+mod train;
+mod verify;
+
+use crate::{Error, Result};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Trains flow-matching policies and exports them for microcontrollers; without a command it trains on the pendulum.
+#[derive(Debug, Parser)]
+#[command(name = "host-train", version, disable_help_subcommand = true)]
+struct Cli {
+    /// Print one JSON object as the last line of standard output
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a policy, evaluate it and export it into a run folder
+    Train(TrainArgs),
+    /// Evaluate an exported policy with the sampler that runs on the device
+    Eval(EvalArgs),
+    /// Show what an exported policy holds
+    Inspect(FileArgs),
+    /// Run the self-test of an exported policy
+    Verify(FileArgs),
+    /// Export a policy anew, or into the firmware
+    Export(ExportArgs),
+    /// List the environments with their limits, defaults and physics
+    Envs,
+    /// Replay recorded rollouts against an environment and report the largest differences
+    CheckEnv(CheckEnvArgs),
+}
+
+/// Options of `train`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TrainArgs {
+    /// Environment; `envs` lists them [default: pendulum]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Algorithm [default: rfm]
+    #[arg(long, value_name = "NAME")]
+    pub algo: Option<String>,
+    /// Seed of everything random [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Control steps to train for [default: the environment's]
+    #[arg(long, value_name = "N")]
+    pub total_timesteps: Option<u64>,
+    /// The run folder itself [default: a new one under runs/]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Set a key of config.toml, for example rfm.gamma=0.98 or env.mass=1.2; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Constants to start from: default or paper
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Configuration to start from, for example another run's config.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Options of `eval`.
+#[derive(Args, Clone, Debug)]
+pub struct EvalArgs {
+    /// The exported policy
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes to average over
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Samples from which the critic picks in the best-of return
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub best_of: u32,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// The file of `inspect` and `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct FileArgs {
+    /// The exported policy
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// A policy file, or a run folder with one
+    #[arg(value_name = "FILE|RUN")]
+    pub source: PathBuf,
+    /// Put the policy where the firmware is built from, without its critic
+    #[arg(long)]
+    pub firmware: bool,
+    /// Where to write the policy
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Solver steps of a decision [default: as it is]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub steps: Option<u16>,
+    /// Solver: euler, midpoint, heun or rk4 [default: as it is]
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
+    /// Leave the critic out
+    #[arg(long)]
+    pub without_critic: bool,
+}
+
+/// Options of `check-env`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckEnvArgs {
+    /// A record, or a folder of records (*.json)
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+    /// Environment to replay on [default: the one each record names]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+}
+
+/// Where results go.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    json: bool,
+}
+
+impl Output {
+    /// Prints a line for people; nothing with `--json`.
+    pub fn line(&self, text: &str) {
+        if !self.json {
+            print(text);
+        }
+    }
+
+    /// Prints the JSON object that `--json` asks for; nothing without it.
+    pub fn object(&self, object: &serde_json::Value) {
+        if self.json {
+            print(&object.to_string());
+        }
+    }
+}
+
+/// A line on standard output. Whoever closed the pipe does not want to read it.
+fn print(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A line on standard error: progress, warnings, errors.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Runs the program and says how it went.
+pub fn main() -> ExitCode {
+    let done = match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            let _ = e.print();
+            Ok(())
+        }
+        Err(e) => {
+            let words: Vec<String> = std::env::args_os().map(|w| w.to_string_lossy().into_owned()).collect();
+            Err(Error::usage(sentence(&e, &words)))
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            note(&format!("error: {e}"));
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let output = Output { json: cli.json };
+    match cli.command {
+        None => train::run(&TrainArgs::default(), output),
+        Some(Command::Train(args)) => train::run(&args, output),
+        Some(Command::Eval(args)) => eval::run(&args, output),
+        Some(Command::Inspect(args)) => inspect::run(&args, output),
+        Some(Command::Verify(args)) => verify::run(&args, output),
+        Some(Command::Export(args)) => export::run(&args, output),
+        Some(Command::Envs) => envs::run(output),
+        Some(Command::CheckEnv(args)) => check_env::run(&args, output),
+    }
+}
+
+/// clap's several lines as one sentence with what to do.
+fn sentence(error: &clap::Error, words: &[String]) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let first = first.split_whitespace().collect::<Vec<_>>().join(" ");
+    let commands: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_string()).collect();
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        return format!("{first}: use one of {}", commands.join(", "));
+    }
+    // clap's errors do not say which command they are about.
+    let command = words.iter().find(|word| commands.contains(word));
+    let command = command.map(|c| format!("{c} ")).unwrap_or_default();
+    let hint = if command.is_empty() && error.kind() == ErrorKind::UnknownArgument {
+        "; training options follow the word train"
+    } else {
+        ""
+    };
+    format!("{first}: type `host-train {command}--help` for what is expected{hint}")
+}
+
+/// A flag that Ctrl-C (or SIGTERM) raises, for a loop that ends in good order; a second one ends the program at once.
+pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::SeqCst) {
+            // 128 + SIGINT, as a shell reports it.
+            std::process::exit(130);
+        }
+    })
+    .map_err(|e| Error::failure(format!("cannot watch for Ctrl-C ({e}): start the program again")))?;
+    Ok(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(line: &str) -> String {
+        let words: Vec<String> = format!("host-train {line}").split_whitespace().map(String::from).collect();
+        sentence(&Cli::try_parse_from(&words).unwrap_err(), &words)
+    }
+
+    #[test]
+    fn definitions_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_may_stand_before_and_after_the_command() {
+        for line in ["--json envs", "envs --json", "--json", "train --json --env cartpole"] {
+            let words = std::iter::once("host-train").chain(line.split_whitespace());
+            assert!(Cli::try_parse_from(words).unwrap().json, "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_use_is_one_sentence() {
+        for (line, words) in [
+            ("tran", vec!["'tran'", "train", "check-env"]),
+            ("train --sed 3", vec!["'--sed'", "host-train train --help"]),
+            ("--seed 3", vec!["'--seed'", "follow the word train"]),
+            ("train --seed x", vec!["'x'", "--seed"]),
+            ("train --seed -1", vec!["-1"]),
+            ("eval", vec!["--policy", "host-train eval --help"]),
+            ("eval --policy f --episodes 0", vec!["--episodes", "1..=1000000", "host-train eval --help"]),
+            ("inspect", vec!["FILE", "host-train inspect --help"]),
+            ("check-env", vec!["FILE|DIR", "host-train check-env --help"]),
+            ("export f --steps 0", vec!["--steps"]),
+        ] {
+            let sentence = refusal(line);
+            assert!(!sentence.contains('\n'), "{sentence}");
+            for word in words {
+                assert!(sentence.contains(word), "{line}: {sentence}");
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The ranges of a configuration: what lies outside could not train, evaluate or be exported.
+//!
+//! Every refusal names the key, its value and what it may be. Comparisons are written so that NaN fails them.
+
+use super::{ALGORITHMS, Config};
+use crate::{Error, Result};
+
+impl Config {
+    /// Refuses values that no run could use.
+    pub(super) fn checked(self) -> Result<Self> {
+        let (e, r, v) = (&self.env, &self.rfm, &self.eval);
+        if !ALGORITHMS.contains(&self.algo.as_str()) {
+            return Err(Error::usage(format!(
+                "unknown algorithm {:?}: use one of {}",
+                self.algo,
+                ALGORITHMS.join(", ")
+            )));
+        }
+        let env = self.make_env()?;
+        for (key, list) in [("env.obs_mean", &e.obs_mean), ("env.obs_scale", &e.obs_scale)] {
+            let channels = env.spec().obs();
+            if list.len() != channels || list.iter().any(|x| !x.is_finite()) {
+                return Err(Error::usage(format!(
+                    "{key} must have {channels} finite numbers, one for each observation channel of {}",
+                    e.name
+                )));
+            }
+        }
+        if r.frequencies.is_empty() || r.frequencies.len() > 256 || r.frequencies.iter().any(|x| !x.is_finite()) {
+            return Err(Error::usage("rfm.frequencies must have 1 to 256 finite numbers"));
+        }
+        for (key, value, low, high) in [
+            ("total_timesteps", self.total_timesteps, 1, 1 << 50),
+            ("env.action_repeat", e.action_repeat as u64, 1, env.spec().time_limit as u64),
+            ("rfm.actor_hidden", r.actor_hidden as u64, 1, 4096),
+            ("rfm.actor_layers", r.actor_layers as u64, 1, 16),
+            ("rfm.critic_hidden", r.critic_hidden as u64, 1, 4096),
+            ("rfm.critic_layers", r.critic_layers as u64, 1, 16),
+            ("rfm.batch_size", r.batch_size as u64, 1, 65_536),
+            ("rfm.actor_batch", r.actor_batch as u64, 1, 65_536),
+            ("rfm.buffer_size", r.buffer_size as u64, 1, 100_000_000),
+            ("rfm.num_envs", r.num_envs as u64, 1, 4096),
+            ("rfm.block", r.block as u64, 1, 1_000_000),
+            ("rfm.integration_steps", r.integration_steps as u64, 1, 1000),
+            ("rfm.particles", r.particles as u64, 1, 4096),
+            ("rfm.target_particles", r.target_particles as u64, 1, 4096),
+            ("rfm.bridge", r.bridge as u64, 0, 4096),
+            ("rfm.uniform", r.uniform as u64, 0, 4096),
+            ("rfm.kernel", r.kernel as u64, 0, 4096),
+            ("eval.episodes", v.episodes as u64, 1, 1_000_000),
+            ("eval.every", v.every, 1, 1 << 50),
+            ("eval.curve_episodes", v.curve_episodes as u64, 1, 1_000_000),
+            ("eval.best_of", v.best_of as u64, 1, 4096),
+        ] {
+            if !(low..=high).contains(&value) {
+                return Err(Error::usage(format!("{key} = {value}: it must lie between {low} and {high}")));
+            }
+        }
+        // Largest finite numbers stand for "no limit"; every comparison fails on NaN.
+        let (tiny, huge) = (1e-30, 1e30);
+        for (key, value, low, high) in [
+            ("env.reward_scale", e.reward_scale, tiny, huge),
+            ("env.obs_clip", f64::from(e.obs_clip), tiny, huge),
+            ("rfm.actor_out_gain", r.actor_out_gain, 0.0, 1e3),
+            ("rfm.policy_lr", r.policy_lr, 0.0, 1.0),
+            ("rfm.q_lr", r.q_lr, 0.0, 1.0),
+            ("rfm.max_grad_norm", r.max_grad_norm, 0.0, huge),
+            ("rfm.gamma", r.gamma, 0.0, 1.0),
+            ("rfm.tau", r.tau, 0.0, 1.0),
+            ("rfm.updates_per_decision", r.updates_per_decision, 0.0, 1e3),
+            ("rfm.t_min", r.t_min, 0.0, 1.0),
+            ("rfm.t_max", r.t_max, 0.0, 1.0),
+            ("rfm.train_t_min", r.train_t_min, 1e-4, 0.9999),
+            ("rfm.train_t_max", r.train_t_max, 1e-4, 0.9999),
+            ("rfm.latent_clip", r.latent_clip, 0.1, 1e6),
+            ("rfm.bandwidth", r.bandwidth, 1e-3, 1e3),
+            ("rfm.uniform_bound", r.uniform_bound, 0.1, 0.999_999),
+            ("rfm.eta", r.eta, -10.0, 10.0),
+            ("rfm.ridge", r.ridge, 0.0, huge),
+            ("rfm.clip", r.clip, 0.0, huge),
+            ("rfm.temperature", r.temperature, 1e-6, 1e6),
+            ("rfm.target_entropy_per_dim", r.target_entropy_per_dim, -100.0, 100.0),
+            ("rfm.temperature_lr", r.temperature_lr, 0.0, 1.0),
+            ("rfm.log_temperature_min", r.log_temperature_min, -50.0, 50.0),
+            ("rfm.log_temperature_max", r.log_temperature_max, -50.0, 50.0),
+        ] {
+            if !(low..=high).contains(&value) {
+                return Err(Error::usage(format!("{key} = {value}: it must lie between {low} and {high}")));
+            }
+        }
+        for (low_key, low, high_key, high) in [
+            ("rfm.t_min", r.t_min, "rfm.t_max", r.t_max),
+            ("rfm.train_t_min", r.train_t_min, "rfm.train_t_max", r.train_t_max),
+            ("rfm.log_temperature_min", r.log_temperature_min, "rfm.log_temperature_max", r.log_temperature_max),
+        ] {
+            if low >= high {
+                return Err(Error::usage(format!(
+                    "{low_key} = {low} must be below {high_key} = {high}: exchange them or widen the range"
+                )));
+            }
+        }
+        for (small_key, small, big_key, big) in [
+            ("rfm.actor_batch", r.actor_batch, "rfm.batch_size", r.batch_size),
+            ("rfm.batch_size", r.batch_size, "rfm.buffer_size", r.buffer_size),
+        ] {
+            if small > big {
+                return Err(Error::usage(format!(
+                    "{small_key} = {small} is more than {big_key} = {big}: lower the one or raise the other"
+                )));
+            }
+        }
+        if r.candidates() == 0 {
+            return Err(Error::usage(
+                "rfm.bridge, rfm.uniform and rfm.kernel are all 0: the estimator needs at least one candidate",
+            ));
+        }
+        Ok(self)
+    }
+}
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Sources};
+    use crate::{Error, Result};
+
+    fn resolve(set: &[&str]) -> Result<Config> {
+        let set: Vec<String> = set.iter().map(|s| s.to_string()).collect();
+        Config::resolve(&Sources { set: &set, ..Sources::default() })
+    }
+
+    fn refusal(set: &[&str]) -> String {
+        match resolve(set) {
+            Err(Error::Usage(sentence)) => sentence,
+            other => panic!("{set:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn unusable_values_are_refused_by_name() {
+        for (set, word) in [
+            (vec!["rfm.particles=0"], "rfm.particles"),
+            (vec!["rfm.gamma=nan"], "rfm.gamma"),
+            (vec!["rfm.gamma=NaN"], "rfm.gamma"),
+            (vec!["rfm.gamma=1.5"], "rfm.gamma"),
+            (vec!["rfm.batch_size=256", "rfm.buffer_size=200"], "rfm.buffer_size"),
+            (vec!["rfm.actor_batch=129"], "rfm.batch_size"),
+            (vec!["rfm.bridge=0", "rfm.uniform=0", "rfm.kernel=0"], "at least one candidate"),
+            (vec!["rfm.t_min=0.9", "rfm.t_max=0.1"], "below"),
+            (vec!["rfm.train_t_min=0.6", "rfm.train_t_max=0.5"], "below"),
+            (vec!["rfm.activation=sigmoid"], "gelu"),
+            (vec!["rfm.frequencies=[]"], "rfm.frequencies"),
+            (vec!["rfm.frequencies=[1, nan]"], "rfm.frequencies"),
+            (vec!["rfm.frequencies=3"], "list"),
+            (vec!["rfm.particles=2.5"], "whole number"),
+            (vec!["rfm.particles=-1"], "whole number"),
+            (vec!["env.max_torque=nan"], "max_torque"),
+            (vec!["env.max_torque=-2"], "max_torque"),
+            (vec!["env.dt=0"], "dt"),
+            (vec!["env.obs_scale=[1.0]"], "env.obs_scale"),
+            (vec!["env.obs_mean=[1.0, inf, 0.0]"], "env.obs_mean"),
+            (vec!["env.reward_scale=inf"], "env.reward_scale"),
+            (vec!["env.action_repeat=201"], "env.action_repeat"),
+            (vec!["eval.episodes=0"], "eval.episodes"),
+            (vec!["total_timesteps=0"], "total_timesteps"),
+            (vec!["algo=ppo"], "rfm"),
+            (vec!["env.name=cartpole-swingup"], "cartpole"),
+            (vec!["preset=fast"], "paper"),
+            (vec!["preset=1"], "preset"),
+            (vec!["rfm.gamma"], "key=value"),
+        ] {
+            let sentence = refusal(&set);
+            assert!(sentence.contains(word), "{set:?}: {sentence}");
+            assert!(!sentence.contains('\n'), "{sentence}");
+        }
+    }
+}

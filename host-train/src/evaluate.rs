@@ -1,0 +1,154 @@
+//! Evaluation: episodes played by flowlet's own sampler on the artefact's bytes, so that what is evaluated is what is
+//! flashed.
+//!
+//! Episode `i` of a seed always has the same start state and the same noise, whatever the policy: comparisons are
+//! paired. Returns are unscaled. The plain sample and the best of several by the critic are played separately.
+
+use crate::env::{self, Decision};
+use crate::policy::HostPolicy;
+use crate::stats::Summary;
+use crate::{Error, Result};
+use flowlet::policy::Artefact;
+use rand_xoshiro::rand_core::SeedableRng;
+use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
+use std::collections::BTreeMap;
+
+/// What an evaluation found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Return of each episode by plain samples: what a robot without a critic runs.
+    pub returns: Vec<f64>,
+    /// Return of each episode by the best of several samples; none where no critic travels along.
+    pub best_of: Option<Vec<f64>>,
+}
+
+impl Evaluation {
+    /// Mean and interval of the plain returns.
+    pub fn plain(&self) -> Summary {
+        Summary::of(&self.returns)
+    }
+
+    /// Mean and interval of the best-of returns.
+    pub fn best(&self) -> Option<Summary> {
+        self.best_of.as_deref().map(Summary::of)
+    }
+}
+
+/// How to evaluate.
+#[derive(Clone, Copy, Debug)]
+pub struct Protocol {
+    /// Episodes, at least one.
+    pub episodes: usize,
+    /// Seed of start states and noise.
+    pub seed: u64,
+    /// Samples of the best-of column.
+    pub best_of: usize,
+}
+
+/// The environment an artefact was trained on (or `name`), with the action repeat that its period asks for.
+pub fn env_for(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<String, f64>) -> Result<Decision> {
+    let name = name.unwrap_or(artefact.name());
+    let inner = env::make(name, physics)?;
+    let (spec, shape) = (inner.spec(), artefact.velocity().shape());
+    if (spec.obs(), spec.act()) != (shape.obs, shape.act) {
+        return Err(Error::usage(format!(
+            "the policy is for {} with {} observations and {} actions, and {name} has {} and {}: choose its own environment",
+            artefact.name(),
+            shape.obs,
+            shape.act,
+            spec.obs(),
+            spec.act()
+        )));
+    }
+    let period = f64::from(artefact.period_us()) / 1e6;
+    let repeat = (period / spec.control_dt).round().max(1.0);
+    // The artefact holds whole microseconds, so half of one may be lost.
+    if (repeat * spec.control_dt - period).abs() > 0.6e-6 {
+        return Err(Error::usage(format!(
+            "the policy decides every {period} s, which is no multiple of {name}'s control step of {} s: \
+             use the time step it was trained with",
+            spec.control_dt
+        )));
+    }
+    Ok(Decision::new(inner, repeat as usize))
+}
+
+/// Plays the episodes.
+pub fn evaluate(artefact: &Artefact<'_>, env: &mut Decision, protocol: Protocol) -> Result<Evaluation> {
+    let mut policy = HostPolicy::new(*artefact)?;
+    let mut play = |best_of: Option<usize>| -> Result<Vec<f64>> {
+        (0..protocol.episodes).map(|i| episode(&mut policy, env, protocol.seed, i as u64, best_of)).collect()
+    };
+    let returns = play(None)?;
+    let best_of = if artefact.critics().next().is_some() { Some(play(Some(protocol.best_of))?) } else { None };
+    Ok(Evaluation { returns, best_of })
+}
+
+/// The return of one episode.
+fn episode(
+    policy: &mut HostPolicy<'_>,
+    env: &mut Decision,
+    seed: u64,
+    index: u64,
+    best_of: Option<usize>,
+) -> Result<f64> {
+    // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
+    let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
+    env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number));
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(number);
+    let spec = env.spec();
+    let (mut observation, mut action) = (vec![0.0f32; spec.obs()], vec![0.0f32; spec.act()]);
+    let mut plant_action = vec![0.0f64; spec.act()];
+    let mut total = 0.0;
+    loop {
+        env.observe(&mut observation);
+        match best_of {
+            None => policy.act(&observation, &mut rng, &mut action)?,
+            Some(n) => policy.act_best_of(&observation, n, &mut rng, &mut action)?,
+        }
+        plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
+        let outcome = env.step(&plant_action);
+        total += outcome.reward;
+        if outcome.terminated || outcome.truncated {
+            return Ok(total);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::rfm::Rfm;
+    use crate::config::{Config, Sources};
+    use crate::policy::ArtefactBytes;
+
+    #[test]
+    fn episodes_are_paired_and_repeatable() {
+        let config = Config::resolve(&Sources { env: Some("pendulum"), ..Sources::default() }).unwrap();
+        let bytes = ArtefactBytes::of_agent(&config, &Rfm::new(&config.rfm, 3, 1, 1)).unwrap();
+        let view = bytes.artefact().unwrap();
+        let mut env = env_for(&view, None, &BTreeMap::new()).unwrap();
+        let run =
+            |env: &mut Decision, episodes, seed| evaluate(&view, env, Protocol { episodes, seed, best_of: 2 }).unwrap();
+        let four = run(&mut env, 4, 1);
+        assert_eq!(four, run(&mut env, 4, 1));
+        assert_eq!(run(&mut env, 2, 1).returns, four.returns[..2]);
+        assert_ne!(run(&mut env, 4, 2).returns, four.returns);
+        assert!(four.returns.iter().all(|r| (-2000.0..0.0).contains(r)));
+        assert_eq!(four.best_of.unwrap().len(), 4);
+    }
+
+    #[test]
+    fn a_policy_of_another_plant_or_period_is_refused() {
+        let config = Config::resolve(&Sources { env: Some("pendulum"), ..Sources::default() }).unwrap();
+        let bytes = ArtefactBytes::of_agent(&config, &Rfm::new(&config.rfm, 3, 1, 1)).unwrap();
+        let view = bytes.artefact().unwrap();
+        let Err(error) = env_for(&view, Some("cartpole"), &BTreeMap::new()) else { panic!("accepted") };
+        assert!(error.to_string().contains("3 observations"), "{error}");
+        let slower = BTreeMap::from([("dt".to_string(), 0.03)]);
+        let Err(error) = env_for(&view, None, &slower) else { panic!("accepted") };
+        assert!(error.to_string().contains("0.05 s"), "{error}");
+        let twice = BTreeMap::from([("dt".to_string(), 0.025)]);
+        assert_eq!(env_for(&view, None, &twice).unwrap().action_repeat(), 2);
+    }
+}

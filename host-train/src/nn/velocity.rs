@@ -1,0 +1,377 @@
+//! The velocity network v(x, t, s), batched.
+//!
+//! h0 = f(W_s s + b_0 + W_t te(t) + W_x x), then [`Hidden`]. The state part W_s s + b_0 is computed once per state and
+//! the time part once per step; only W_x x is left per evaluation. te(t) = [sin f_0 t .. sin f_{F-1} t, cos f_0 t ..].
+//! A network may also take a vector of constant features (the published agent's embedding of its temperature); they
+//! have weights while training and are folded into b_0 when exported.
+//!
+//! Parameters, flat: `W_s`, `W_x`, `W_t`, (`W_c`), `b_0`, then those of [`Hidden`].
+
+use super::elementwise::{add_scaled, add_to_rows, rows_plus, sum_rows};
+use super::hidden::{Hidden, Workspace};
+use super::init::orthogonal;
+use super::matmul;
+use crate::noise::Noise;
+
+/// What the network takes and how it is built.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VelocityShape {
+    /// Width of the observation.
+    pub obs: usize,
+    /// Width of the action, which is also the width of x and of the output.
+    pub act: usize,
+    /// Frequencies of the time features.
+    pub frequencies: Vec<f32>,
+    /// Constant features (empty for none).
+    pub constant: Vec<f32>,
+    /// The layers after the first; its outputs must be `act`.
+    pub hidden: Hidden,
+}
+
+/// The network: shape and parameters.
+#[derive(Clone, Debug)]
+pub struct VelocityNet {
+    shape: VelocityShape,
+    params: Vec<f32>,
+}
+
+/// Buffers for up to a fixed number of rows.
+#[derive(Clone, Debug)]
+pub struct VelocityWork {
+    hidden: Workspace,
+    shift: Vec<f32>,
+    time: Vec<f32>,
+    bias: Vec<f32>,
+    d_output: Vec<f32>,
+}
+
+impl VelocityWork {
+    /// Buffers for `rows` rows of `shape`.
+    pub fn new(shape: &VelocityShape, rows: usize) -> Self {
+        Self {
+            hidden: Workspace::new(&shape.hidden, rows),
+            shift: vec![0.0; rows * shape.hidden.width],
+            time: vec![0.0; rows * 2 * shape.frequencies.len()],
+            bias: vec![0.0; shape.hidden.width],
+            d_output: vec![0.0; rows * shape.act],
+        }
+    }
+
+    /// The rows it can hold.
+    pub fn rows(&self) -> usize {
+        self.hidden.rows()
+    }
+}
+
+impl VelocityShape {
+    /// Number of parameters while training, constant features included.
+    pub fn params(&self) -> usize {
+        (self.inputs() + 1) * self.hidden.width + self.hidden.params()
+    }
+
+    fn inputs(&self) -> usize {
+        self.obs + self.act + 2 * self.frequencies.len() + self.constant.len()
+    }
+}
+
+impl VelocityNet {
+    /// Orthogonal weights with `gain`, the output layer with `output_gain`; zero biases.
+    pub fn new(shape: VelocityShape, gain: f32, output_gain: f32, noise: &mut Noise) -> Self {
+        assert_eq!(shape.hidden.outputs, shape.act);
+        let (inputs, width) = (shape.inputs(), shape.hidden.width);
+        let mut params = vec![0.0; shape.params()];
+        // The parts of the first layer stand side by side, so together they are one matrix.
+        orthogonal(&mut params[..inputs * width], inputs, width, gain, noise);
+        shape.hidden.initialise(&mut params[(inputs + 1) * width..], gain, output_gain, noise);
+        Self { shape, params }
+    }
+
+    /// What it takes and how it is built.
+    pub fn shape(&self) -> &VelocityShape {
+        &self.shape
+    }
+
+    /// All parameters, constant features included.
+    pub fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// All parameters, for the optimiser.
+    pub fn params_mut(&mut self) -> &mut [f32] {
+        &mut self.params
+    }
+
+    /// The parameters in the artefact's layout: constant features folded into b_0.
+    pub fn exported(&self) -> Vec<f32> {
+        let width = self.shape.hidden.width;
+        let before = (self.shape.inputs() - self.shape.constant.len()) * width;
+        let mut bias = vec![0.0; width];
+        self.bias(&mut bias);
+        let mut out = self.params[..before].to_vec();
+        out.extend_from_slice(&bias);
+        out.extend_from_slice(self.tail());
+        out
+    }
+
+    /// The state parts W_s s + b_0 of `n` states, `n x hidden`.
+    pub fn state_part(&self, s: &[f32], out: &mut [f32], work: &mut VelocityWork) {
+        let width = self.shape.hidden.width;
+        self.bias(&mut work.bias);
+        matmul::forward(out, s, self.w_s(), self.shape.obs, width, false);
+        add_to_rows(out, &work.bias);
+    }
+
+    /// The time part W_t te(t), one number per hidden unit.
+    pub fn time_part(&self, t: f32, out: &mut [f32]) {
+        let (width, count) = (self.shape.hidden.width, self.shape.frequencies.len());
+        out.fill(0.0);
+        let (sines, cosines) = self.w_t().split_at(count * width);
+        for (i, f) in self.shape.frequencies.iter().enumerate() {
+            let (sin, cos) = (f * t).sin_cos();
+            add_scaled(out, sin, &sines[i * width..(i + 1) * width]);
+            add_scaled(out, cos, &cosines[i * width..(i + 1) * width]);
+        }
+    }
+
+    /// Velocities at the points `x` and one time, whose part is `time`; each state's part serves `group` points.
+    pub fn velocities<'w>(
+        &self,
+        x: &[f32],
+        states: &[f32],
+        time: &[f32],
+        group: usize,
+        work: &'w mut VelocityWork,
+    ) -> &'w [f32] {
+        let width = self.shape.hidden.width;
+        let rows = x.len() / self.shape.act;
+        let shift = &mut work.shift[..states.len()];
+        rows_plus(shift, states, time);
+        matmul::forward(work.hidden.first(rows * width), x, self.w_x(), self.shape.act, width, false);
+        self.shape.hidden.forward(self.tail(), shift, group, rows, &mut work.hidden, false)
+    }
+
+    /// The regression of v on `target` at (x, t, s), row by row: returns the mean squared error over all elements and
+    /// overwrites `gradient` with its gradient.
+    pub fn regress(
+        &self,
+        s: &[f32],
+        x: &[f32],
+        t: &[f32],
+        target: &[f32],
+        work: &mut VelocityWork,
+        gradient: &mut [f32],
+    ) -> f32 {
+        let (obs, act, width) = (self.shape.obs, self.shape.act, self.shape.hidden.width);
+        let (rows, times) = (t.len(), 2 * self.shape.frequencies.len());
+        let len = rows * width;
+        let te = &mut work.time[..rows * times];
+        for (te, &t) in te.chunks_exact_mut(times.max(1)).zip(t) {
+            let (sines, cosines) = te.split_at_mut(times / 2);
+            for ((sin, cos), f) in sines.iter_mut().zip(cosines).zip(&self.shape.frequencies) {
+                (*sin, *cos) = (f * t).sin_cos();
+            }
+        }
+        self.bias(&mut work.bias);
+        let shift = &mut work.shift[..len];
+        matmul::forward(shift, s, self.w_s(), obs, width, false);
+        matmul::forward(shift, te, self.w_t(), times, width, true);
+        add_to_rows(shift, &work.bias);
+        matmul::forward(work.hidden.first(len), x, self.w_x(), act, width, false);
+        let v = self.shape.hidden.forward(self.tail(), shift, 1, rows, &mut work.hidden, true);
+
+        let d_output = &mut work.d_output[..rows * act];
+        let share = 1.0 / (rows * act) as f32;
+        let mut loss = 0.0;
+        for ((d, v), y) in d_output.iter_mut().zip(v.iter()).zip(target) {
+            loss += (v - y) * (v - y);
+            *d = 2.0 * share * (v - y);
+        }
+
+        let inputs = self.shape.inputs();
+        let (first, tail) = gradient.split_at_mut((inputs + 1) * width);
+        self.shape.hidden.backward(self.tail(), d_output, rows, &mut work.hidden, Some(tail));
+        let delta = work.hidden.first_delta(len);
+        let (dw, db) = first.split_at_mut(inputs * width);
+        sum_rows(db, delta);
+        let (dw_s, dw) = dw.split_at_mut(obs * width);
+        let (dw_x, dw) = dw.split_at_mut(act * width);
+        let (dw_t, dw_c) = dw.split_at_mut(times * width);
+        matmul::weight_gradient(dw_s, s, delta, obs, width);
+        matmul::weight_gradient(dw_x, x, delta, act, width);
+        matmul::weight_gradient(dw_t, te, delta, times, width);
+        for (dw, &c) in dw_c.chunks_exact_mut(width).zip(&self.shape.constant) {
+            dw.iter_mut().zip(db.iter()).for_each(|(dw, db)| *dw = c * db);
+        }
+        loss * share
+    }
+
+    /// b_0 with the constant features folded in.
+    fn bias(&self, out: &mut [f32]) {
+        let (inputs, width) = (self.shape.inputs(), self.shape.hidden.width);
+        out.copy_from_slice(&self.params[inputs * width..(inputs + 1) * width]);
+        let constant_at = (inputs - self.shape.constant.len()) * width;
+        for (&c, w) in self.shape.constant.iter().zip(self.params[constant_at..].chunks_exact(width)) {
+            add_scaled(out, c, w);
+        }
+    }
+
+    fn w_s(&self) -> &[f32] {
+        self.columns(0, self.shape.obs)
+    }
+
+    fn w_x(&self) -> &[f32] {
+        self.columns(self.shape.obs, self.shape.act)
+    }
+
+    fn w_t(&self) -> &[f32] {
+        self.columns(self.shape.obs + self.shape.act, 2 * self.shape.frequencies.len())
+    }
+
+    fn columns(&self, from: usize, count: usize) -> &[f32] {
+        let width = self.shape.hidden.width;
+        &self.params[from * width..(from + count) * width]
+    }
+
+    fn tail(&self) -> &[f32] {
+        &self.params[(self.shape.inputs() + 1) * self.shape.hidden.width..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Activation, Trunk};
+
+    /// Every activation with both trunks; the one-layer net and the constant features ride along.
+    fn cases() -> Vec<VelocityNet> {
+        let mut nets = Vec::new();
+        for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+            for (trunk, layers, constant) in
+                [(Trunk::Plain, 1, vec![]), (Trunk::Plain, 2, vec![]), (Trunk::Residual, 3, vec![0.3, -0.7])]
+            {
+                let hidden = Hidden { width: 7, layers, outputs: 2, activation, trunk };
+                let shape = VelocityShape { obs: 3, act: 2, frequencies: vec![1.5, 3.1], constant, hidden };
+                let mut noise = Noise::new(nets.len() as u64, 5);
+                let mut net = VelocityNet::new(shape, 1.4, 1.0, &mut noise);
+                // Biases away from zero, so that their part in the sums is tested.
+                let mut shake = vec![0.0; net.params.len()];
+                noise.gaussian(&mut shake);
+                net.params.iter_mut().zip(&shake).for_each(|(p, s)| *p += 0.1 * s);
+                nets.push(net);
+            }
+        }
+        nets
+    }
+
+    /// v(x, t, s) for one sample, written from the definition, in f64, on the exported layout.
+    fn reference(shape: &VelocityShape, params: &[f64], s: &[f64], x: &[f64], t: f64) -> Vec<f64> {
+        let h = shape.hidden.width;
+        let f = |z: f64| match shape.hidden.activation {
+            Activation::Relu => z.max(0.0),
+            Activation::Tanh => z.tanh(),
+            Activation::Silu => z / (1.0 + (-z).exp()),
+            Activation::Gelu => {
+                0.5 * z * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (z + 0.044_715 * z.powi(3))).tanh())
+            }
+        };
+        let te = shape.frequencies.iter().map(|&f| (f64::from(f) * t).sin());
+        let te = te.chain(shape.frequencies.iter().map(|&f| (f64::from(f) * t).cos()));
+        let input: Vec<f64> = s.iter().chain(x).copied().chain(te).collect();
+        let mut at = 0;
+        let mut dense = |input: &[f64], outputs: usize| -> Vec<f64> {
+            let (w, b) = (&params[at..], &params[at + input.len() * outputs..]);
+            at += (input.len() + 1) * outputs;
+            (0..outputs)
+                .map(|o| b[o] + input.iter().enumerate().map(|(i, v)| v * w[i * outputs + o]).sum::<f64>())
+                .collect()
+        };
+        let mut hidden: Vec<f64> = dense(&input, h).into_iter().map(f).collect();
+        for _ in 1..shape.hidden.layers {
+            let next = dense(&hidden, h).into_iter().map(f);
+            hidden = match shape.hidden.trunk {
+                Trunk::Plain => next.collect(),
+                Trunk::Residual => next.zip(&hidden).map(|(n, h)| n + h).collect(),
+            };
+        }
+        dense(&hidden, shape.act)
+    }
+
+    fn wide(v: &[f32]) -> Vec<f64> {
+        v.iter().map(|&v| f64::from(v)).collect()
+    }
+
+    #[test]
+    fn batches_equal_the_definition() {
+        for net in cases() {
+            let shape = net.shape().clone();
+            let mut noise = Noise::new(8, 0);
+            let (n, group) = (5, 3);
+            let (mut s, mut x) = (vec![0.0; n * 3], vec![0.0; n * group * 2]);
+            noise.gaussian(&mut s);
+            noise.gaussian(&mut x);
+            let mut work = VelocityWork::new(&shape, n * group);
+            let (mut states, mut time) = (vec![0.0; n * 7], vec![0.0; 7]);
+            net.state_part(&s, &mut states, &mut work);
+            net.time_part(0.37, &mut time);
+            let exported = wide(&net.exported());
+            let v = net.velocities(&x, &states, &time, group, &mut work);
+            for r in 0..n * group {
+                let at = r / group * 3;
+                let want = reference(&shape, &exported, &wide(&s[at..at + 3]), &wide(&x[r * 2..][..2]), 0.37);
+                for d in 0..2 {
+                    assert!((f64::from(v[r * 2 + d]) - want[d]).abs() < 1e-5, "{shape:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn parameter_gradients_equal_central_differences() {
+        for mut net in cases() {
+            let shape = net.shape().clone();
+            let mut noise = Noise::new(11, 0);
+            let n = 6;
+            let (mut s, mut x, mut y) = (vec![0.0; n * 3], vec![0.0; n * 2], vec![0.0; n * 2]);
+            noise.gaussian(&mut s);
+            noise.gaussian(&mut x);
+            noise.gaussian(&mut y);
+            let t: Vec<f32> = (0..n).map(|i| 0.1 + 0.15 * i as f32).collect();
+            let mut work = VelocityWork::new(&shape, n);
+            let mut gradient = vec![f32::NAN; net.params.len()];
+            let loss = net.regress(&s, &x, &t, &y, &mut work, &mut gradient);
+
+            // The loss in f64 by the definition; W_c is perturbed through the fold that `exported` does.
+            let loss_of = |exported: &[f64]| -> f64 {
+                let mut sum = 0.0;
+                for r in 0..n {
+                    let v =
+                        reference(&shape, exported, &wide(&s[r * 3..][..3]), &wide(&x[r * 2..][..2]), f64::from(t[r]));
+                    sum += (0..2).map(|d| (v[d] - f64::from(y[r * 2 + d])).powi(2)).sum::<f64>();
+                }
+                sum / (n * 2) as f64
+            };
+            assert!((loss_of(&wide(&net.exported())) - f64::from(loss)).abs() < 1e-5);
+            for i in 0..net.params.len() {
+                let kept = net.params[i];
+                let step = 1e-3_f32;
+                net.params[i] = kept + step;
+                let (up, above) = (loss_of(&wide(&net.exported())), net.params[i]);
+                net.params[i] = kept - step;
+                let (down, below) = (loss_of(&wide(&net.exported())), net.params[i]);
+                net.params[i] = kept;
+                let want = (up - down) / f64::from(above - below);
+                // A ReLU kink inside the step is worth up to the step times the curvature it hides.
+                let tolerance = 5e-3 * want.abs() + 5e-4;
+                assert!((f64::from(gradient[i]) - want).abs() < tolerance, "{shape:?} {i}: {} {want}", gradient[i]);
+            }
+        }
+    }
+
+    #[test]
+    fn constant_features_fold_into_the_bias() {
+        for net in cases().into_iter().filter(|n| !n.shape().constant.is_empty()) {
+            let shape = net.shape();
+            assert_eq!(net.exported().len(), shape.params() - shape.constant.len() * shape.hidden.width);
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Policies on the host: artefact bytes with an owner, made from an agent or read from a file, and their decisions.
+//!
+//! Decisions are flowlet's own, on the bytes that are flashed; nothing here computes an action by other means. Errors
+//! are one sentence with the file's name. No panics. Deterministic.
+
+use crate::agent::rfm::Rfm;
+use crate::config::{self, Config};
+use crate::env::{Decision, EnvSpec};
+use crate::noise::Noise;
+use crate::{Error, Result};
+use flowlet::flow::{Plan, Schedule, Solver, Source};
+use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
+use flowlet::policy::{Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch};
+use rand_xoshiro::Xoshiro128PlusPlus;
+use std::path::Path;
+use zerocopy::IntoBytes;
+
+/// Stream of the seed that the self-test vector is drawn from.
+const STREAM_SELF_TEST: u64 = 200;
+
+/// The bytes of an artefact at an address divisible by four.
+#[derive(Clone, Debug)]
+pub struct ArtefactBytes {
+    words: Vec<u32>,
+    len: usize,
+}
+
+impl ArtefactBytes {
+    /// A copy of `bytes`, unchecked.
+    pub fn new(bytes: &[u8]) -> Self {
+        let mut owned = Self::zeroed(bytes.len());
+        owned.as_mut_slice().copy_from_slice(bytes);
+        owned
+    }
+
+    /// Reads and checks the artefact at `path`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let bytes = std::fs::read(path).map_err(|e| {
+            Error::usage(format!("cannot read the policy {shown} ({e}): give the path of a policy.flw"))
+        })?;
+        let owned = Self::new(&bytes);
+        match Artefact::new(owned.as_slice()) {
+            Ok(_) => Ok(owned),
+            Err(e) => Err(Error::failure(format!("{shown}: {e}"))),
+        }
+    }
+
+    /// The checked view.
+    pub fn artefact(&self) -> Result<Artefact<'_>> {
+        Artefact::new(self.as_slice()).map_err(|e| Error::failure(e.to_string()))
+    }
+
+    /// The bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.words.as_slice().as_bytes()[..self.len]
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.words.as_mut_slice().as_mut_bytes()[..self.len]
+    }
+
+    fn zeroed(len: usize) -> Self {
+        Self { words: vec![0; len.div_ceil(4)], len }
+    }
+
+    /// Encodes a manifest.
+    pub fn encode(manifest: &Manifest<'_>) -> Result<Self> {
+        let mut bytes = Self::zeroed(manifest.encoded_len());
+        let mut memory = vec![0.0; manifest.scratch_len()];
+        let encoded = manifest.encode(bytes.as_mut_slice(), &mut memory);
+        encoded.map_err(|e| Error::failure(format!("the policy cannot be exported: {e}")))?;
+        Ok(bytes)
+    }
+
+    /// The artefact of an agent: what a run writes as `policy.flw`.
+    pub fn of_agent(config: &Config, agent: &Rfm) -> Result<Self> {
+        let mut env = Decision::new(config.make_env()?, config.env.action_repeat);
+        let mut noise = Noise::new(config.seed, STREAM_SELF_TEST);
+        let spec = env.spec().clone();
+        let mut observation = vec![0.0; spec.obs()];
+        env.reset(noise.rng());
+        env.observe(&mut observation);
+        let mut latent = vec![0.0; spec.act()];
+        noise.gaussian(&mut latent);
+        let rfm = &config.rfm;
+        let frequencies: Vec<f32> = agent.actor().shape().frequencies.clone();
+        let (params, critics) = (agent.actor_params(), [agent.critic_params(0), agent.critic_params(1)].concat());
+        Self::encode(&Manifest {
+            name: spec.name,
+            period_us: period_us(&env)?,
+            shape: velocity_shape(config, &spec),
+            frequencies: &frequencies,
+            params: &params,
+            plan: Plan {
+                solver: Solver::Euler,
+                steps: rfm.integration_steps,
+                t_start: rfm.t_min as f32,
+                t_end: rfm.t_max as f32,
+                latent_clip: rfm.latent_clip as f32,
+            },
+            source: Source::Gaussian,
+            schedule: Schedule::Linear,
+            obs_names: &spec.obs_names,
+            act_names: &spec.act_names,
+            obs_mean: &config.env.obs_mean,
+            obs_scale: &config.env.obs_scale,
+            obs_clip: config.env.obs_clip,
+            low: &spec.low,
+            high: &spec.high,
+            critics: Some(CriticManifest {
+                shape: critic_shape(config, &spec),
+                count: 2,
+                params: &critics,
+                particles: rfm.particles,
+                temperature: agent.lambda(),
+            }),
+            test_observation: &observation,
+            test_noise: &latent,
+        })
+    }
+
+    /// The same policy with another plan, or without its critics.
+    pub fn revised(&self, plan: Plan, keep_critics: bool) -> Result<Self> {
+        let old = self.artefact()?;
+        let (obs_names, act_names): (Vec<_>, Vec<_>) = (old.obs_names().collect(), old.act_names().collect());
+        let (observation, noise, ..) = old.self_test();
+        let first = old.critics().next().filter(|_| keep_critics);
+        let critics: Vec<f32> = old.critics().flat_map(|c| c.params()).copied().collect();
+        Self::encode(&Manifest {
+            name: old.name(),
+            period_us: old.period_us(),
+            shape: *old.velocity().shape(),
+            frequencies: old.velocity().frequencies(),
+            params: old.velocity().params(),
+            plan,
+            source: old.source(),
+            schedule: old.schedule(),
+            obs_names: &obs_names,
+            act_names: &act_names,
+            obs_mean: old.normalizer().mean,
+            obs_scale: old.normalizer().scale,
+            obs_clip: old.normalizer().clip,
+            low: old.range().low,
+            high: old.range().high,
+            critics: first.map(|critic| CriticManifest {
+                shape: *critic.shape(),
+                count: old.critics().count(),
+                params: &critics,
+                particles: old.particles(),
+                temperature: old.temperature(),
+            }),
+            test_observation: observation,
+            test_noise: noise,
+        })
+    }
+}
+
+/// The control period of an environment's decisions, which an artefact holds in whole microseconds.
+fn period_us(env: &Decision) -> Result<u32> {
+    let period = (env.period() * 1e6).round();
+    if !(1.0..=3.6e9).contains(&period) {
+        return Err(Error::usage(format!(
+            "a decision of {} s cannot be stored: choose env.action_repeat and the time step so that it lasts between \
+             1 microsecond and 1 hour",
+            env.period()
+        )));
+    }
+    Ok(period as u32)
+}
+
+fn activation(a: config::Activation) -> Activation {
+    match a {
+        config::Activation::Relu => Activation::Relu,
+        config::Activation::Tanh => Activation::Tanh,
+        config::Activation::Silu => Activation::Silu,
+        config::Activation::Gelu => Activation::Gelu,
+    }
+}
+
+/// flowlet's shape of the velocity network that a configuration asks for.
+pub fn velocity_shape(config: &Config, spec: &EnvSpec) -> VelocityShape {
+    let rfm = &config.rfm;
+    VelocityShape {
+        obs: spec.obs(),
+        act: spec.act(),
+        hidden: rfm.actor_hidden,
+        layers: rfm.actor_layers,
+        frequencies: rfm.frequencies.len(),
+        activation: activation(rfm.activation),
+        trunk: match rfm.trunk {
+            config::Trunk::Plain => Trunk::Plain,
+            config::Trunk::Residual => Trunk::Residual,
+        },
+    }
+}
+
+/// flowlet's shape of the critics that a configuration asks for.
+pub fn critic_shape(config: &Config, spec: &EnvSpec) -> CriticShape {
+    CriticShape {
+        obs: spec.obs(),
+        act: spec.act(),
+        hidden: config.rfm.critic_hidden,
+        layers: config.rfm.critic_layers,
+        activation: activation(config.rfm.critic_activation),
+    }
+}
+
+/// A policy with memory for its decisions.
+pub struct HostPolicy<'a> {
+    policy: Policy<'a>,
+    memory: Vec<f32>,
+    selection: Vec<f32>,
+}
+
+impl<'a> HostPolicy<'a> {
+    /// The policy of an artefact with its own plan.
+    pub fn new(artefact: Artefact<'a>) -> Result<Self> {
+        let policy = Policy::new(artefact).map_err(failure)?;
+        let mut memory = vec![0.0; PolicyScratch::len(artefact.velocity().shape(), policy.plan())];
+        let selection = artefact.critics().next().map_or(0, |c| BestOfScratch::len(c.shape(), 2));
+        policy.prepare(&mut carve(&policy, &mut memory)?).map_err(failure)?;
+        Ok(Self { policy, memory, selection: vec![0.0; selection] })
+    }
+
+    /// The view inside.
+    pub fn policy(&self) -> &Policy<'a> {
+        &self.policy
+    }
+
+    /// Whether a critic travels along, so that the best of several samples can be chosen.
+    pub fn has_critic(&self) -> bool {
+        self.policy.artefact().critics().next().is_some()
+    }
+
+    /// One plain sample: what a robot without a critic runs.
+    pub fn act(&mut self, observation: &[f32], rng: &mut Xoshiro128PlusPlus, action: &mut [f32]) -> Result<()> {
+        let mut scratch = carve(&self.policy, &mut self.memory)?;
+        self.policy.act(observation, rng, &mut scratch, action).map_err(failure)
+    }
+
+    /// The best of `n` samples by the smaller critic.
+    pub fn act_best_of(
+        &mut self,
+        observation: &[f32],
+        n: usize,
+        rng: &mut Xoshiro128PlusPlus,
+        action: &mut [f32],
+    ) -> Result<()> {
+        let critic = self.policy.artefact().critics().next().ok_or_else(|| failure(PolicyError::NoCritic))?;
+        let mut scratch = carve(&self.policy, &mut self.memory)?;
+        let mut selection = select(critic.shape(), &mut self.selection)?;
+        let chosen = self.policy.act_best_of(observation, n, rng, &mut scratch, &mut selection, action);
+        chosen.map(|_| ()).map_err(failure)
+    }
+
+    /// Runs the artefact's self-test, its critics included.
+    pub fn self_test(&mut self) -> Result<()> {
+        let artefact = *self.policy.artefact();
+        let mut action = vec![0.0; artefact.velocity().shape().act];
+        let mut scratch = carve(&self.policy, &mut self.memory)?;
+        self.policy.self_test(&mut scratch, &mut action).map_err(failure)?;
+        let Some(critic) = artefact.critics().next() else { return Ok(()) };
+        let mut selection = select(critic.shape(), &mut self.selection)?;
+        let values = self.policy.critic_values(&scratch, &mut selection).map_err(failure)?;
+        let same = values.iter().zip(artefact.self_test().3).all(|(value, expected)| value.to_bits() == expected.to_bits());
+        if same { Ok(()) } else { Err(failure(PolicyError::SelfTest)) }
+    }
+}
+
+fn carve<'s>(policy: &Policy<'_>, memory: &'s mut [f32]) -> Result<PolicyScratch<'s>> {
+    PolicyScratch::carve(policy.artefact().velocity().shape(), policy.plan(), memory)
+        .ok_or_else(|| Error::failure("the policy's memory is too short"))
+}
+
+fn select<'s>(shape: &CriticShape, memory: &'s mut [f32]) -> Result<BestOfScratch<'s>> {
+    BestOfScratch::carve(shape, 2, memory).ok_or_else(|| Error::failure("the critics' memory is too short"))
+}
+
+fn failure(error: PolicyError) -> Error {
+    Error::failure(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+    use rand_xoshiro::rand_core::SeedableRng;
+
+    fn artefact(set: &[&str], preset: &str) -> (Config, Rfm, ArtefactBytes) {
+        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let sources = Sources { env: Some("cartpole"), preset: Some(preset), set: &set, ..Sources::default() };
+        let config = Config::resolve(&sources).unwrap();
+        let agent = Rfm::new(&config.rfm, 5, 1, 3);
+        let bytes = ArtefactBytes::of_agent(&config, &agent).unwrap();
+        (config, agent, bytes)
+    }
+
+    #[test]
+    fn an_agent_becomes_an_artefact_with_everything_in_it() {
+        let (config, agent, bytes) = artefact(&[], "default");
+        let view = bytes.artefact().unwrap();
+        assert_eq!((view.name(), view.period_us()), ("cartpole", 40_000));
+        assert_eq!(view.velocity().params().len(), agent.actor_params().len());
+        assert_eq!((view.critics().count(), view.particles()), (2, config.rfm.particles));
+        assert_eq!(view.plan().steps, config.rfm.integration_steps);
+        let mut policy = HostPolicy::new(view).unwrap();
+        policy.self_test().unwrap();
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+        let (mut one, mut best) = ([0.0], [0.0]);
+        policy.act(&[0.1; 5], &mut rng, &mut one).unwrap();
+        policy.act_best_of(&[0.1; 5], 16, &mut rng, &mut best).unwrap();
+        assert!(one[0].abs() <= 1.0 && best[0].abs() <= 1.0);
+        assert!(policy.act(&[f32::NAN; 5], &mut rng, &mut one).unwrap_err().to_string().contains("channel 0"));
+    }
+
+    #[test]
+    fn a_revised_policy_keeps_its_weights() {
+        let (_, _, bytes) = artefact(&[], "default");
+        let view = bytes.artefact().unwrap();
+        let plan = Plan { solver: Solver::Heun, steps: 2, ..*view.plan() };
+        let revised = bytes.revised(plan, false).unwrap();
+        let new = revised.artefact().unwrap();
+        assert_eq!((new.plan(), new.critics().count(), new.particles()), (&plan, 0, 0));
+        assert_eq!(new.velocity().params(), view.velocity().params());
+        HostPolicy::new(new).unwrap().self_test().unwrap();
+        let same = bytes.revised(*view.plan(), true).unwrap();
+        assert_eq!(same.as_slice(), bytes.as_slice());
+    }
+
+    #[test]
+    fn the_papers_network_fits_the_format() {
+        let (_, _, bytes) = artefact(&["rfm.actor_hidden=32", "rfm.critic_hidden=32"], "paper");
+        let view = bytes.artefact().unwrap();
+        assert_eq!((view.velocity().shape().trunk, view.velocity().shape().frequencies), (Trunk::Residual, 64));
+        HostPolicy::new(view).unwrap().self_test().unwrap();
+    }
+
+    #[test]
+    fn the_self_test_covers_the_critics() {
+        let (_, _, bytes) = artefact(&[], "default");
+        // The last eight bytes before the CRC are the critics' expected values.
+        let mut wrong = bytes.clone();
+        let end = wrong.len - 4;
+        wrong.as_mut_slice()[end - 1] ^= 0x10;
+        let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC).checksum(&wrong.as_slice()[..end]);
+        wrong.as_mut_slice()[end..].copy_from_slice(&crc.to_le_bytes());
+        let error = HostPolicy::new(wrong.artefact().unwrap()).unwrap().self_test().unwrap_err();
+        assert!(error.to_string().contains("self-test"), "{error}");
+    }
+}

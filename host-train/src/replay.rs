@@ -1,0 +1,160 @@
+//! The replay buffer: a ring of transitions, sampled uniformly with replacement.
+//!
+//! Observations are stored normalised and rewards scaled, as the networks see them. A transition is one row, so a
+//! sample costs one visit to memory. All memory is taken at construction; when the ring is full the oldest transition
+//! gives way. Deterministic given the stream. Sampling from an empty buffer panics (a programming error).
+
+use crate::noise::Noise;
+
+/// One transition, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Transition<'a> {
+    /// Normalised observation before.
+    pub obs: &'a [f32],
+    /// Squashed action, in (-1, 1).
+    pub action: &'a [f32],
+    /// Scaled reward.
+    pub reward: f32,
+    /// Normalised observation after; of the final state where the episode ended.
+    pub next_obs: &'a [f32],
+    /// Nothing to bootstrap from (a time limit is not meant).
+    pub terminated: bool,
+}
+
+/// A ring buffer of transitions.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    obs: usize,
+    act: usize,
+    capacity: usize,
+    len: usize,
+    next: usize,
+    rows: Vec<f32>,
+}
+
+/// A minibatch, column by column.
+#[derive(Clone, Debug)]
+pub struct Minibatch {
+    /// Observations before, `n x obs`.
+    pub obs: Vec<f32>,
+    /// Actions, `n x act`.
+    pub action: Vec<f32>,
+    /// Rewards.
+    pub reward: Vec<f32>,
+    /// Observations after, `n x obs`.
+    pub next_obs: Vec<f32>,
+    /// 1 where the future counts, 0 after a terminal step.
+    pub mask: Vec<f32>,
+}
+
+impl Minibatch {
+    /// Room for `n` transitions.
+    pub fn new(n: usize, obs: usize, act: usize) -> Self {
+        Self {
+            obs: vec![0.0; n * obs],
+            action: vec![0.0; n * act],
+            reward: vec![0.0; n],
+            next_obs: vec![0.0; n * obs],
+            mask: vec![0.0; n],
+        }
+    }
+}
+
+impl Replay {
+    /// An empty buffer for `capacity` transitions (at least one).
+    pub fn new(capacity: usize, obs: usize, act: usize) -> Self {
+        let capacity = capacity.max(1);
+        Self { obs, act, capacity, len: 0, next: 0, rows: vec![0.0; capacity * (2 * obs + act + 2)] }
+    }
+
+    /// Transitions stored.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none is stored.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Stores a transition, in place of the oldest where the buffer is full.
+    pub fn push(&mut self, transition: Transition<'_>) {
+        let (obs, act) = (self.obs, self.act);
+        let width = 2 * obs + act + 2;
+        let row = &mut self.rows[self.next * width..(self.next + 1) * width];
+        row[..obs].copy_from_slice(transition.obs);
+        row[obs..2 * obs].copy_from_slice(transition.next_obs);
+        row[2 * obs..2 * obs + act].copy_from_slice(transition.action);
+        row[width - 2] = transition.reward;
+        row[width - 1] = if transition.terminated { 0.0 } else { 1.0 };
+        self.next = (self.next + 1) % self.capacity;
+        self.len = (self.len + 1).min(self.capacity);
+    }
+
+    /// Fills `batch` with transitions drawn uniformly with replacement.
+    pub fn sample(&self, batch: &mut Minibatch, noise: &mut Noise) {
+        assert!(self.len > 0, "the replay buffer is empty");
+        let (obs, act) = (self.obs, self.act);
+        let width = 2 * obs + act + 2;
+        for i in 0..batch.reward.len() {
+            let at = noise.below(self.len);
+            let row = &self.rows[at * width..(at + 1) * width];
+            batch.obs[i * obs..(i + 1) * obs].copy_from_slice(&row[..obs]);
+            batch.next_obs[i * obs..(i + 1) * obs].copy_from_slice(&row[obs..2 * obs]);
+            batch.action[i * act..(i + 1) * act].copy_from_slice(&row[2 * obs..2 * obs + act]);
+            batch.reward[i] = row[width - 2];
+            batch.mask[i] = row[width - 1];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Transition number `i`, recognisable in every part.
+    fn push(replay: &mut Replay, i: u32) {
+        let x = i as f32;
+        replay.push(Transition {
+            obs: &[x, x + 0.1],
+            action: &[x + 0.2],
+            reward: x + 0.3,
+            next_obs: &[x + 0.4, x + 0.5],
+            terminated: i.is_multiple_of(3),
+        });
+    }
+
+    #[test]
+    fn rows_stay_together_and_the_oldest_leave() {
+        let mut replay = Replay::new(50, 2, 1);
+        assert!(replay.is_empty());
+        for i in 0..130 {
+            push(&mut replay, i);
+            assert_eq!(replay.len(), (i as usize + 1).min(50));
+        }
+        let mut batch = Minibatch::new(5000, 2, 1);
+        replay.sample(&mut batch, &mut Noise::new(1, 0));
+        let mut counts = [0_u32; 130];
+        for i in 0..5000 {
+            let x = batch.obs[i * 2];
+            counts[x as usize] += 1;
+            assert_eq!(batch.obs[i * 2 + 1], x + 0.1);
+            assert_eq!(batch.action[i], x + 0.2);
+            assert_eq!(batch.reward[i], x + 0.3);
+            assert_eq!(batch.next_obs[i * 2..i * 2 + 2], [x + 0.4, x + 0.5]);
+            assert_eq!(batch.mask[i], if (x as u32).is_multiple_of(3) { 0.0 } else { 1.0 });
+        }
+        assert!(counts[..80].iter().all(|&c| c == 0), "overwritten transitions came back");
+        // Binomial(5000, 1/50): mean 100, deviation 9.9; five of them.
+        assert!(counts[80..].iter().all(|&c| (50..150).contains(&c)), "{counts:?}");
+    }
+
+    #[test]
+    fn a_part_filled_ring_gives_only_what_it_holds() {
+        let mut replay = Replay::new(1000, 2, 1);
+        (0..3).for_each(|i| push(&mut replay, i + 7));
+        let mut batch = Minibatch::new(100, 2, 1);
+        replay.sample(&mut batch, &mut Noise::new(2, 0));
+        assert!(batch.obs.chunks(2).all(|o| (7.0..10.0).contains(&o[0])));
+    }
+}

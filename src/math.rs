@@ -113,6 +113,30 @@ pub fn ln_add_exp(a: f32, b: f32) -> f32 {
     if low == f32::NEG_INFINITY { high } else { high + libm::log1pf(exp(low - high)) }
 }
 
+/// Sine and cosine of `turns / 2^24` of a full turn, for `turns` below 2^24.
+///
+/// The reduction to an eighth of a turn is exact in integers; Taylor polynomials of degree 9 and 10 follow, whose
+/// truncation is below 2e-9. Error below 1.2e-7. Single-precision additions and multiplications only, so it costs about
+/// 40 instructions with an FPU where a library's sine computes in double precision.
+#[inline]
+pub fn sin_cos_turn(turns: u32) -> (f32, f32) {
+    const QUARTER: u32 = 1 << 22;
+    // The nearest quarter turn, and what is left of it: from -1/8 to 1/8 of a turn.
+    let quarter = (turns + QUARTER / 2) >> 22;
+    let rest = turns.wrapping_sub(quarter << 22) as i32;
+    let x = rest as f32 * (2.0 * PI / (1 << 24) as f32);
+    let s = x * x;
+    let sin = x + x * s * (-1.0 / 6.0 + s * (1.0 / 120.0 + s * (-1.0 / 5040.0 + s * (1.0 / 362_880.0))));
+    let cos =
+        1.0 + s * (-0.5 + s * (1.0 / 24.0 + s * (-1.0 / 720.0 + s * (1.0 / 40_320.0 + s * (-1.0 / 3_628_800.0)))));
+    match quarter & 3 {
+        0 => (sin, cos),
+        1 => (cos, -sin),
+        2 => (-sin, -cos),
+        _ => (-cos, sin),
+    }
+}
+
 /// Two independent standard normal numbers from 48 random bits (Box and Muller, 1958).
 ///
 /// The first uniform lies in `(0, 1]`, so the logarithm is finite and the result at most 5.77 in magnitude.
@@ -120,8 +144,8 @@ pub fn ln_add_exp(a: f32, b: f32) -> f32 {
 pub fn box_muller(bits: [u32; 2]) -> [f32; 2] {
     const STEP: f32 = 1.0 / (1 << 24) as f32;
     let radius = sqrt(-2.0 * ln(((bits[0] >> 8) + 1) as f32 * STEP));
-    let angle = 2.0 * PI * ((bits[1] >> 8) as f32 * STEP);
-    [radius * cos(angle), radius * sin(angle)]
+    let (sin, cos) = sin_cos_turn(bits[1] >> 8);
+    [radius * cos, radius * sin]
 }
 
 /// A uniform number in `(-1, 1)`, symmetric about zero, from 24 random bits: the odd multiples of 2^-24.
@@ -216,6 +240,16 @@ mod tests {
         assert!(atanh(symmetric_uniform(u32::MAX)).is_finite());
         assert!(box_muller([0, 0])[0] < 5.78);
         assert_eq!(box_muller([u32::MAX, 0])[0], 0.0);
+    }
+
+    #[test]
+    fn sine_and_cosine_of_a_turn_agree_with_f64() {
+        for turns in (0..1 << 24).step_by(997).chain([(1 << 24) - 1, 1 << 22, (1 << 21) - 1, 1 << 21, 3 << 21]) {
+            let angle = f64::from(turns) / f64::from(1 << 24) * core::f64::consts::TAU;
+            let (sin, cos) = sin_cos_turn(turns);
+            assert!((f64::from(sin) - angle.sin()).abs() < 1.2e-7, "{turns}");
+            assert!((f64::from(cos) - angle.cos()).abs() < 1.2e-7, "{turns}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! Multiply-accumulates for width `H`, `L` hidden layers: `(act + 1) H + (L - 1) H^2` for the value, the same again
 //! for the gradient, `obs H` for the state half.
 
-use super::{Activation, ShapeError, kernel, take, velocity::copy};
+use super::{Activation, ShapeError, kernel, take};
 use crate::math;
 
 /// Sizes and kind of a critic.
@@ -95,8 +95,7 @@ impl<'a> Critic<'a> {
 
     /// `out = W_s s + b` for a normalised observation `s`; `out` has width `H`.
     pub fn state_part(&self, s: &[f32], out: &mut [f32]) {
-        copy(self.first_bias, out);
-        kernel::gemv_add(self.state_weights, s, out);
+        kernel::dense(self.state_weights, s, self.first_bias, out, |sum| sum);
     }
 
     /// `Q(s, a)` from the state part and the action, each component of which lies in `[-1, 1]`.
@@ -107,10 +106,8 @@ impl<'a> Critic<'a> {
         let mut bias = state_part;
         let mut rest = self.trunk;
         for (layer, pre) in scratch.pre.chunks_exact_mut(h).take(self.shape.layers).enumerate() {
-            copy(bias, pre);
-            kernel::gemv_add(weights, if layer == 0 { action } else { input }, pre);
-            copy(pre, input);
-            f.apply(input);
+            kernel::dense(weights, if layer == 0 { action } else { input }, bias, pre, |sum| sum);
+            f.layer(&[], &[], pre, input);
             weights = take(&mut rest, h * h);
             bias = take(&mut rest, h);
         }
@@ -130,7 +127,7 @@ impl<'a> Critic<'a> {
         let q = self.value(state_part, action, scratch);
         let (h, f) = (self.shape.hidden, self.shape.activation);
         let (mut upper, mut lower) = (&mut *scratch.a, &mut *scratch.b);
-        copy(self.out_weights, upper);
+        upper.iter_mut().zip(self.out_weights).for_each(|(g, w)| *g = *w);
         let layers = scratch.pre.chunks_exact(h).take(self.shape.layers).enumerate().rev();
         for (layer, pre) in layers {
             for (g, z) in upper.iter_mut().zip(pre) {

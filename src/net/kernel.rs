@@ -12,51 +12,67 @@ const BLOCK: usize = 16;
 /// Exactly `y.len() * x.len()` multiply-accumulates. Columns that `w` lacks are left out: callers check lengths.
 #[inline]
 pub fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
+    product(w, x, None, y, |sum| sum);
+}
+
+/// `y = f(W x + bias)` for a column-major `W` of `y.len()` rows and `x.len()` columns; each sum starts from its bias.
+///
+/// Rows that `bias` lacks are left as they were: callers check lengths.
+#[inline]
+pub fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+    product(w, x, Some(bias), y, f);
+}
+
+/// `y = f(W x + start)` with the sums started from `bias`, or from `y` itself.
+#[inline(always)]
+fn product(w: &[f32], x: &[f32], bias: Option<&[f32]>, y: &mut [f32], f: impl Fn(f32) -> f32) {
     let rows = y.len();
     let mut start = 0;
     let mut blocks = y.chunks_exact_mut(BLOCK);
     for block in &mut blocks {
-        gemv_block::<BLOCK>(w, rows, start, x, block);
+        rows_of::<BLOCK>(w, rows, start, x, bias, block, &f);
         start += BLOCK;
     }
     let mut rest = blocks.into_remainder();
     while rest.len() >= 4 {
         let (block, tail) = rest.split_at_mut(4);
-        gemv_block::<4>(w, rows, start, x, block);
+        rows_of::<4>(w, rows, start, x, bias, block, &f);
         start += 4;
         rest = tail;
     }
-    if rows == 1 {
-        // One output row is contiguous: no stride to follow.
-        if let [sum] = rest {
-            let mut acc = *sum;
-            for (weight, input) in w.iter().zip(x) {
-                acc += weight * input;
-            }
-            *sum = acc;
-        }
-        return;
-    }
     for row in rest {
-        gemv_block::<1>(w, rows, start, x, core::slice::from_mut(row));
+        rows_of::<1>(w, rows, start, x, bias, core::slice::from_mut(row), &f);
         start += 1;
     }
 }
 
-/// `N` rows of the product, beginning with row `start`.
+/// `N` rows of the product, beginning with row `start` of `rows`.
 #[inline(always)]
-fn gemv_block<const N: usize>(w: &[f32], rows: usize, start: usize, x: &[f32], y: &mut [f32]) {
-    let Some(sums) = y.first_chunk_mut::<N>() else { return };
-    let Some(mut rest) = w.get(start..) else { return };
-    let mut acc = *sums;
-    for input in x {
-        let Some(column) = rest.first_chunk::<N>() else { break };
-        for (sum, weight) in acc.iter_mut().zip(column) {
+fn rows_of<const N: usize>(
+    w: &[f32],
+    rows: usize,
+    start: usize,
+    x: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+    f: impl Fn(f32) -> f32,
+) {
+    let Some(out) = y.first_chunk_mut::<N>() else { return };
+    let mut sums = *out;
+    if let Some(bias) = bias {
+        match bias.get(start..).and_then(|rest| rest.first_chunk::<N>()) {
+            Some(from) => sums = *from,
+            None => return,
+        }
+    }
+    // Zipped chunks of one length run on a single counter; the block's place in a column is checked once.
+    for (column, input) in w.chunks_exact(rows).zip(x) {
+        let Some(weights) = column.get(start..).and_then(|rest| rest.first_chunk::<N>()) else { break };
+        for (sum, weight) in sums.iter_mut().zip(weights) {
             *sum += weight * input;
         }
-        rest = rest.get(rows..).unwrap_or(&[]);
     }
-    *sums = acc;
+    *out = sums.map(f);
 }
 
 /// `x = W^T y` for a column-major `W` of `y.len()` rows and `x.len()` columns: one dot product a column.
@@ -104,9 +120,13 @@ mod tests {
                 let (w, x) = (random(rows * cols, &mut rng), random(cols, &mut rng));
                 let mut y = random(rows, &mut rng);
                 let mut expected = y.clone();
+                let (bias, mut mapped) = (y.clone(), random(rows, &mut rng));
                 gemv_add(&w, &x, &mut y);
                 scalar(&w, &x, &mut expected);
                 assert_eq!(y, expected, "{rows} x {cols}");
+                dense(&w, &x, &bias, &mut mapped, |sum| sum.max(0.0));
+                expected.iter_mut().for_each(|e| *e = e.max(0.0));
+                assert_eq!(mapped, expected, "{rows} x {cols}");
             }
         }
     }
@@ -130,6 +150,8 @@ mod tests {
     fn short_weights_do_not_panic() {
         let mut y = [0.0; 20];
         gemv_add(&[1.0; 7], &[1.0; 9], &mut y);
+        gemv_add(&[1.0; 7], &[1.0; 9], &mut []);
+        dense(&[1.0; 7], &[1.0; 9], &[1.0; 3], &mut y, |sum| sum);
         gemv_transposed(&[1.0; 7], &[1.0; 9], &mut y);
     }
 }

@@ -7,7 +7,8 @@
 //! Multiply-accumulates an evaluation: `act H + (L - 1) H^2 + H act` for width `H` and `L` hidden layers; the split
 //! saves `(obs + 2F) H` of them.
 
-use super::{Activation, ShapeError, Trunk, kernel::gemv_add, take};
+use super::kernel::{dense, gemv_add};
+use super::{Activation, ShapeError, Trunk, take};
 use crate::math;
 
 /// Sizes and kind of a velocity network.
@@ -120,8 +121,7 @@ impl<'a> VelocityNet<'a> {
 
     /// `out = W_s s + b` for a normalised observation `s`; `out` has width `H`.
     pub fn state_part(&self, s: &[f32], out: &mut [f32]) {
-        copy(self.first_bias, out);
-        gemv_add(self.state_weights, s, out);
+        dense(self.state_weights, s, self.first_bias, out, |sum| sum);
     }
 
     /// `out = W_t te(t)` for the flow time `t`; `out` has width `H`.
@@ -140,16 +140,12 @@ impl<'a> VelocityNet<'a> {
     #[inline]
     pub fn velocity(&self, base: &[f32], x: &[f32], a: &mut [f32], b: &mut [f32], v: &mut [f32]) {
         let (h, f) = (self.shape.hidden, self.shape.activation);
-        copy(base, a);
-        gemv_add(self.latent_weights, x, a);
-        f.apply(a);
+        f.layer(self.latent_weights, x, base, a);
         let (mut a, mut b) = (a, b);
         let mut rest = self.trunk;
         for _ in 1..self.shape.layers {
             let weights = take(&mut rest, h * h);
-            copy(take(&mut rest, h), b);
-            gemv_add(weights, a, b);
-            f.apply(b);
+            f.layer(weights, a, take(&mut rest, h), b);
             if self.shape.trunk == Trunk::Residual {
                 for (sum, skip) in b.iter_mut().zip(a.iter()) {
                     *sum = math::flush(*sum + *skip);
@@ -157,8 +153,7 @@ impl<'a> VelocityNet<'a> {
             }
             core::mem::swap(&mut a, &mut b);
         }
-        copy(self.out_bias, v);
-        gemv_add(self.out_weights, a, v);
+        dense(self.out_weights, a, self.out_bias, v, |sum| sum);
     }
 }
 
@@ -175,14 +170,6 @@ fn time_feature(frequencies: &[f32], t: f32, j: usize) -> f32 {
         (Some(f), _) => math::flush(math::sin(f * t)),
         (None, Some(f)) => math::flush(math::cos(f * t)),
         (None, None) => 0.0,
-    }
-}
-
-/// `to = from`, as far as both reach.
-#[inline(always)]
-pub(super) fn copy(from: &[f32], to: &mut [f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
     }
 }
 

@@ -445,7 +445,9 @@ mod tests {
             kernel: 4 * config.kernel,
             ..config
         };
-        for (config, updates, bound) in [(RfmConfig::standard(), 3000, 0.4), (RfmConfig { policy_lr: 1e-3, ..small_paper() }, 2000, 0.6)] {
+        // The bridge alone is a poor proposal at small t: without those, 2000 updates are enough for it.
+        let paper = RfmConfig { policy_lr: 1e-3, train_t_min: 0.3, ..small_paper() };
+        for (config, updates, bound) in [(RfmConfig::standard(), 3000, 0.4), (paper, 2000, 0.45)] {
             let mut agent = Rfm::new(&fixed(config), 1, 1, 3);
             let target = boltzmann(agent.lambda());
             let distance = |share: [f64; 20]| share.iter().zip(target).map(|(s, t)| (s - t).abs()).sum::<f64>();
@@ -454,7 +456,6 @@ mod tests {
                 agent.update(&replay);
             });
             let after = distance(shares(&mut agent));
-            eprintln!("{before} {after}");
             assert!(before > 0.9 && after < bound, "distance to the target: {before} before, {after} after");
         }
     }

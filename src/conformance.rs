@@ -49,7 +49,17 @@ const VELOCITY: VelocityShape = VelocityShape {
 const CRITIC: CriticShape = CriticShape { obs: OBS, act: ACT, hidden: H, layers: 2, activation: Activation::Relu };
 
 fn uniform<const N: usize>(rng: &mut Xoshiro128PlusPlus, scale: f32) -> [f32; N] {
-    core::array::from_fn(|_| math::flush(scale * math::symmetric_uniform(rng.next_u32())))
+    let mut values = [0.0; N];
+    fill(rng, scale, &mut values);
+    values
+}
+
+/// The same in place: a large array that is moved costs its size in stack each time.
+#[inline(never)]
+fn fill(rng: &mut Xoshiro128PlusPlus, scale: f32, values: &mut [f32]) {
+    for value in values {
+        *value = math::flush(scale * math::symmetric_uniform(rng.next_u32()));
+    }
 }
 
 fn math_functions(seed: u64) -> u64 {
@@ -200,7 +210,8 @@ fn critic(seed: u64) -> u64 {
 
 fn estimator(seed: u64, control_variate: ControlVariate) -> u64 {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
-    let params = [(); 2].map(|()| uniform::<{ CRITIC.params() }>(&mut rng, 0.7));
+    let mut params = [[0.0; CRITIC.params()]; 2];
+    params.iter_mut().for_each(|params| fill(&mut rng, 0.7, params));
     let mut digest = Digest::new();
     let [Ok(first), Ok(second)] = params.each_ref().map(|p| Critic::new(CRITIC, p)) else { return digest.finish() };
     let critics = [first, second];

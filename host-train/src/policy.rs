@@ -263,7 +263,8 @@ impl<'a> HostPolicy<'a> {
         let Some(critic) = artefact.critics().next() else { return Ok(()) };
         let mut selection = select(critic.shape(), &mut self.selection)?;
         let values = self.policy.critic_values(&scratch, &mut selection).map_err(failure)?;
-        let same = values.iter().zip(artefact.self_test().3).all(|(value, expected)| value.to_bits() == expected.to_bits());
+        let same =
+            values.iter().zip(artefact.self_test().3).all(|(value, expected)| value.to_bits() == expected.to_bits());
         if same { Ok(()) } else { Err(failure(PolicyError::SelfTest)) }
     }
 }

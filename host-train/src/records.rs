@@ -86,17 +86,29 @@ struct GymFile {
 struct GymEpisode {
     start: Vec<f64>,
     start_obs: Vec<f64>,
-    actions: Vec<OneOrMany>,
+    actions: Vec<Action>,
     obs: Vec<Vec<f64>>,
     rewards: Vec<f64>,
 }
 
 /// An action of a single channel may stand without brackets.
+///
+/// Not an untagged enum: those cannot read numbers when another crate of the build switches serde_json to arbitrary
+/// precision.
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(f64),
-    Many(Vec<f64>),
+#[serde(try_from = "serde_json::Value")]
+struct Action(Vec<f64>);
+
+impl TryFrom<serde_json::Value> for Action {
+    type Error = &'static str;
+
+    fn try_from(value: serde_json::Value) -> std::result::Result<Self, Self::Error> {
+        let numbers = match &value {
+            serde_json::Value::Array(row) => row.iter().map(serde_json::Value::as_f64).collect(),
+            one => one.as_f64().map(|x| vec![x]),
+        };
+        numbers.map(Self).ok_or("an action is neither a number nor a list of numbers")
+    }
 }
 
 #[derive(Deserialize)]
@@ -215,14 +227,10 @@ impl Recording {
 
 impl From<GymEpisode> for Rollout {
     fn from(e: GymEpisode) -> Self {
-        let action = |a| match a {
-            OneOrMany::One(x) => vec![x],
-            OneOrMany::Many(row) => row,
-        };
         Self {
             start: e.start,
             start_obs: e.start_obs,
-            actions: e.actions.into_iter().map(action).collect(),
+            actions: e.actions.into_iter().map(|action| action.0).collect(),
             obs: e.obs,
             rewards: e.rewards,
         }

@@ -301,8 +301,13 @@ mod tests {
     }
 
     /// Small networks, for tests of the loop and not of learning.
-    const SMALL: [&str; 4] =
-        ["rfm.actor_hidden=8", "rfm.critic_hidden=8", "rfm.batch_size=16", "rfm.learning_starts=200"];
+    const SMALL: [&str; 5] = [
+        "rfm.actor_hidden=8",
+        "rfm.critic_hidden=8",
+        "rfm.batch_size=16",
+        "rfm.actor_batch=16",
+        "rfm.learning_starts=200",
+    ];
 
     #[derive(Default)]
     struct Count {

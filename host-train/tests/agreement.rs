@@ -35,7 +35,8 @@ fn samples_agree_for_every_activation_and_trunk() {
     for activation in ["relu", "tanh", "silu", "gelu"] {
         for trunk in ["plain", "residual"] {
             let (activation, trunk) = (format!("rfm.activation={activation:?}"), format!("rfm.trunk={trunk:?}"));
-            let set = [activation.as_str(), &trunk, "rfm.actor_hidden=37", "rfm.actor_layers=3", "rfm.actor_out_gain=1"];
+            let set =
+                [activation.as_str(), &trunk, "rfm.actor_hidden=37", "rfm.actor_layers=3", "rfm.actor_out_gain=1"];
             let (config, agent) = agent(&set, 5, 1);
             let (rows, mut noise) = (50, Noise::new(2, 0));
             let (mut obs, mut latents) = (vec![0.0; 5 * rows], vec![0.0; rows]);
@@ -122,14 +123,13 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
             (rfm.bridge, rfm.uniform, rfm.kernel, rfm.eta) = (bridge, uniform, kernel, 0.4);
             (rfm.ridge, rfm.clip) = (1e-4, 2.0);
             let name = format!("rfm.control_variate={name:?}");
-            rfm.control_variate = Config::resolve(&Sources { set: &[name], ..Sources::default() })
-                .unwrap()
-                .rfm
-                .control_variate;
+            rfm.control_variate =
+                Config::resolve(&Sources { set: &[name], ..Sources::default() }).unwrap().rfm.control_variate;
             let mut posterior = Posterior::new(&rfm, ACT);
             let (n, k, temperature) = (40, bridge + uniform + kernel, 0.3);
             let mut noise = Noise::new(5, 0);
-            let (mut s, mut x, mut t, mut centre) = (vec![0.0; 5], vec![0.0; n * ACT], vec![0.0; n], vec![0.0; n * ACT]);
+            let (mut s, mut x, mut t, mut centre) =
+                (vec![0.0; 5], vec![0.0; n * ACT], vec![0.0; n], vec![0.0; n * ACT]);
             noise.gaussian(&mut s);
             noise.gaussian(&mut x);
             noise.uniform_in(&mut t, 0.05, 0.95);
@@ -179,7 +179,11 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
                 let mut mean = [0.0; ACT];
                 let found = estimator.weigh(t[i], x, &mut target, centre, &mut scratch, &mut mean).unwrap();
                 let case = format!("{bridge}/{uniform}/{kernel} {variate:?} t={}", t[i]);
-                assert!(close(found.effective_sample_size, estimates.ess[i], 1.0), "{case}: {found:?} {}", estimates.ess[i]);
+                assert!(
+                    close(found.effective_sample_size, estimates.ess[i], 1.0),
+                    "{case}: {found:?} {}",
+                    estimates.ess[i]
+                );
                 // Rounding grows with the spread of the candidates, which the mean averages.
                 let spread = candidates.iter().fold(1.0f32, |most, y| most.max(y.abs()));
                 for (j, mean) in mean.iter().enumerate() {

@@ -45,10 +45,8 @@ fn refused(args: &[&str], code: i32, words: &[&str]) {
 /// A short run in `dir`; its JSON and its policy.
 fn train(dir: &Path) -> (Value, PathBuf) {
     let out = dir.join("run");
-    let args = [
-        &["train", "--json", "--seed", "5", "--total-timesteps", "2400", "--out", out.to_str().unwrap()][..],
-        &SHORT,
-    ];
+    let args =
+        [&["train", "--json", "--seed", "5", "--total-timesteps", "2400", "--out", out.to_str().unwrap()][..], &SHORT];
     let report = json(&run(&args.concat()));
     (report, out.join("policy.flw"))
 }

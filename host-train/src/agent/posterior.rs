@@ -304,7 +304,7 @@ mod tests {
         let sum = |v: Vec<f64>| v.iter().sum::<f64>();
         let mut log_w = Vec::new();
         let mut log_e = Vec::new();
-        for i in 0..k {
+        for (i, q) in q.iter().enumerate() {
             let y = row(y, i);
             let sech = sum(y.iter().map(|y| -2.0 * y.cosh().ln()).collect());
             let bridge = sum((0..d).map(|j| normal(y[j], x[j] / t, (1.0 - t) / t)).collect());
@@ -313,8 +313,8 @@ mod tests {
             let mixture =
                 (c.bridge as f64 * bridge.exp() + c.uniform as f64 * uniform.exp() + c.kernel as f64 * near.exp()).ln()
                     - (k as f64).ln();
-            log_w.push(q[i] / lambda + sech + bridge - mixture);
-            log_e.push(q[i] / lambda + sech - mixture);
+            log_w.push(q / lambda + sech + bridge - mixture);
+            log_e.push(q / lambda + sech - mixture);
         }
         let normalised = |l: &[f64]| {
             let top = l.iter().copied().fold(f64::MIN, f64::max);

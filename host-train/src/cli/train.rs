@@ -15,8 +15,9 @@ use crate::stats::Summary;
 use crate::train::{Episode, Observer, Progress, Trainer};
 use crate::{Error, Result};
 use cpu_time::ProcessTime;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::json;
+use std::fmt::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -152,8 +153,12 @@ struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     fn new(config: &'a Config, run: &'a RunDir, interrupted: Arc<AtomicBool>) -> Result<Self> {
-        let style = "{bar:30} {pos}/{len} control steps, {per_sec}, {eta} left, {msg}";
+        let style = "{bar:30} {pos}/{len} control steps, {rate}, {eta} left, {msg}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
+            // A failed write to the bar's own buffer has nobody to be told.
+            let _ = write!(out, "{:.0}/s", state.per_sec());
+        });
         let bar = ProgressBar::new(config.total_timesteps).with_style(style).with_message("no episode yet");
         let csv = ProgressFile::create(run)?;
         Ok(Self {

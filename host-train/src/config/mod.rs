@@ -222,6 +222,9 @@ impl RfmConfig {
     }
 
     /// The constants recommended for small networks.
+    ///
+    /// Five Euler steps and 32 actor states an update are where the single sample stopped gaining on `pendulum`; three
+    /// steps and 16 states cost a fifth less and are a little less even over seeds.
     pub fn standard() -> Self {
         Self {
             actor_hidden: 64,
@@ -240,14 +243,14 @@ impl RfmConfig {
             gamma: 0.99,
             tau: 0.01,
             batch_size: 128,
-            actor_batch: 16,
+            actor_batch: 32,
             actor_at: ActorAt::Next,
             buffer_size: 100_000,
             learning_starts: 1_000,
             num_envs: 4,
             block: 16,
             updates_per_decision: 1.0,
-            integration_steps: 3,
+            integration_steps: 5,
             t_min: 0.0,
             t_max: 1.0,
             train_t_min: 0.01,

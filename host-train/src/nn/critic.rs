@@ -352,7 +352,7 @@ mod tests {
             };
             let want = evaluate(&critic);
             assert!((f64::from(loss) - want.0).abs() < 1e-4 && (f64::from(mean) - want.1).abs() < 1e-5);
-            for i in 0..critic.params.len() {
+            for (i, gradient) in gradient.iter().enumerate() {
                 let (kept, step) = (critic.params[i], 1e-3);
                 critic.params[i] = kept + step;
                 let (up, above) = (evaluate(&critic).0, critic.params[i]);
@@ -361,7 +361,7 @@ mod tests {
                 critic.params[i] = kept;
                 let want = (up - down) / f64::from(above - below);
                 let tolerance = 5e-3 * want.abs() + 5e-3;
-                assert!((f64::from(gradient[i]) - want).abs() < tolerance, "{shape:?} {i}: {} {want}", gradient[i]);
+                assert!((f64::from(*gradient) - want).abs() < tolerance, "{shape:?} {i}: {gradient} {want}");
             }
         }
     }

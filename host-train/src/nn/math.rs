@@ -6,7 +6,7 @@
 //!
 //! Cost on AVX2 or better, inside [`vectorised`]: between 0.5 and 1.5 ns an element.
 
-use pulp::Arch;
+use pulp::{Arch, WithSimd};
 use std::sync::LazyLock;
 
 static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
@@ -17,6 +17,12 @@ static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 #[inline]
 pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     ARCH.dispatch(f)
+}
+
+/// As [`vectorised`], for an operation whose `with_simd` is always inlined.
+#[inline]
+pub fn vectorised_op<O: WithSimd>(op: O) -> O::Output {
+    ARCH.dispatch(op)
 }
 
 /// Adding and subtracting this number (1.5 * 2^23) rounds an `f32` of magnitude below 2^22 to the nearest integer.

@@ -351,7 +351,7 @@ mod tests {
                 sum / (n * 2) as f64
             };
             assert!((loss_of(&wide(&net.exported())) - f64::from(loss)).abs() < 1e-5);
-            for i in 0..net.params.len() {
+            for (i, gradient) in gradient.iter().enumerate() {
                 let kept = net.params[i];
                 let step = 1e-3_f32;
                 net.params[i] = kept + step;
@@ -362,7 +362,7 @@ mod tests {
                 let want = (up - down) / f64::from(above - below);
                 // A ReLU kink inside the step is worth up to the step times the curvature it hides.
                 let tolerance = 5e-3 * want.abs() + 5e-4;
-                assert!((f64::from(gradient[i]) - want).abs() < tolerance, "{shape:?} {i}: {} {want}", gradient[i]);
+                assert!((f64::from(*gradient) - want).abs() < tolerance, "{shape:?} {i}: {gradient} {want}");
             }
         }
     }

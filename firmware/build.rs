@@ -1,0 +1,121 @@
+//! Picks the board and the policy of a firmware build.
+//!
+//! * `FLOWLET_BOARD` names a folder of `boards/`; without it the target triple decides. Its `memory.x` goes to the
+//!   linker, its `board.toml` becomes `board.rs` in `OUT_DIR`.
+//! * `FLOWLET_POLICY` names an artefact; without it `policies/pendulum.flw` is embedded. A file that is missing, damaged
+//!   or of a newer format ends the build with one sentence. Its sizes become the constants of `policy.rs`, from which a
+//!   program checks at compile time that the policy fits it. The self-test is left to the device, which is what it tests.
+
+use flowlet::policy::{Artefact, Policy};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    if let Err(message) = build() {
+        println!("cargo::error={message}");
+    }
+}
+
+fn build() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+    board(&out)?;
+    policy(&out)
+}
+
+/// The board that stands for a triple when none is named.
+fn default_board(triple: &str) -> Result<&'static str, String> {
+    match triple {
+        "thumbv6m-none-eabi" => Ok("m0"),
+        "thumbv7m-none-eabi" => Ok("m3"),
+        "thumbv7em-none-eabihf" => Ok("m4f"),
+        "thumbv8m.main-none-eabihf" => Ok("m33"),
+        "riscv32imac-unknown-none-elf" => Ok("rv32imac"),
+        "riscv32imafc-unknown-none-elf" => Ok("rv32imafc"),
+        _ => Err(format!("no board of firmware/boards is of the target {triple}")),
+    }
+}
+
+fn board(out: &Path) -> Result<(), String> {
+    println!("cargo::rerun-if-env-changed=FLOWLET_BOARD");
+    let triple = env::var("TARGET").map_err(|_| "cargo sets no TARGET")?;
+    let name = match env::var("FLOWLET_BOARD") {
+        Ok(name) if !name.is_empty() => name,
+        _ => default_board(&triple)?.to_string(),
+    };
+    let folder = Path::new("boards").join(&name);
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let text = fs::read_to_string(folder.join("board.toml"))
+        .map_err(|_| format!("FLOWLET_BOARD={name} is no folder of firmware/boards"))?;
+    let facts: toml::Table = text.parse().map_err(|error| format!("boards/{name}/board.toml: {error}"))?;
+    let number = |key: &str| {
+        facts.get(key).and_then(toml::Value::as_integer).ok_or(format!("boards/{name}/board.toml has no number {key}"))
+    };
+    if facts.get("triple").and_then(toml::Value::as_str) != Some(&triple) {
+        return Err(format!("FLOWLET_BOARD={name} is not of the target {triple}: choose it by --target"));
+    }
+    let source = format!(
+        "/// The board's name.\npub const NAME: &str = {name:?};\n\
+         /// Clock of the control timer in QEMU.\npub const TIMER_HZ: u32 = {};\n\
+         /// Every instruction takes 2^ICOUNT_SHIFT ns of virtual time in QEMU.\npub const ICOUNT_SHIFT: u32 = {};\n",
+        number("timer_hz")?,
+        number("icount_shift")?,
+    );
+    write(&out.join("board.rs"), source.as_bytes())?;
+    let memory = fs::read(folder.join("memory.x")).map_err(|error| format!("boards/{name}/memory.x: {error}"))?;
+    write(&out.join("memory.x"), &memory)?;
+    println!("cargo::rustc-link-search={}", out.display());
+    for argument in ["--nmagic", "-Tlink.x", "-Tdefmt.x", &format!("--defsym=flowlet_board_{name}=1")] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
+    Ok(())
+}
+
+/// Checks the artefact, copies it beside the other generated files and writes its sizes.
+fn policy(out: &Path) -> Result<(), String> {
+    println!("cargo::rerun-if-env-changed=FLOWLET_POLICY");
+    let path = match env::var_os("FLOWLET_POLICY") {
+        Some(path) if !path.is_empty() => PathBuf::from(path),
+        _ => PathBuf::from("policies/pendulum.flw"),
+    };
+    println!("cargo::rerun-if-changed={}", path.display());
+    let shown = path.display();
+    let file = fs::read(&path).map_err(|error| {
+        format!("cannot read the policy {shown} ({error}): name an artefact by FLOWLET_POLICY, with an absolute path")
+    })?;
+    // The view wants an address divisible by four.
+    let mut room = vec![0; file.len() + 4];
+    let start = room.as_ptr().align_offset(4);
+    let bytes = &mut room[start..start + file.len()];
+    bytes.copy_from_slice(&file);
+    let refused = |error: &dyn std::fmt::Display| format!("the policy {shown} is refused: {error}");
+    let artefact = Artefact::new(bytes).map_err(|error| refused(&error))?;
+    let policy = Policy::new(artefact).map_err(|error| refused(&error))?;
+    let shape = artefact.velocity().shape();
+    let source = format!(
+        "/// Observation channels of the policy.\npub const OBS: usize = {};\n\
+         /// Action channels of the policy.\npub const ACT: usize = {};\n\
+         /// Width of its hidden layers.\npub const HIDDEN: usize = {};\n\
+         /// Rows of its time table.\npub const NODES: usize = {};\n\
+         /// Its control period in microseconds.\npub const PERIOD_US: u32 = {};\n\
+         /// What to say at build time when the policy does not fit a program.\npub const MISFIT: &str = {:?};\n",
+        shape.obs,
+        shape.act,
+        shape.hidden,
+        policy.plan().nodes(),
+        artefact.period_us(),
+        format!(
+            "the policy {shown} ({}) has {} observations, {} actions and a period of {} us, \
+             which does not fit this program: name another artefact by FLOWLET_POLICY",
+            artefact.name(),
+            shape.obs,
+            shape.act,
+            artefact.period_us()
+        ),
+    );
+    write(&out.join("policy.rs"), source.as_bytes())?;
+    write(&out.join("policy.flw"), bytes)
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    fs::write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}

@@ -1,0 +1,78 @@
+//! What `cargo xtask` does: the test command, firmware in QEMU, and the digests that show that every target computes
+//! the same bits.
+//!
+//! * [`boards`]: the targets, read from `firmware/boards/*/board.toml`.
+//! * [`cargo`]: cargo as a child process, with an environment that does not leak from one build into another.
+//! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
+//! * [`elf`]: flash and static RAM from an ELF's sections.
+//! * [`qemu`]: runs an ELF and decodes its `defmt` log.
+//! * [`snapshot`]: compares a log with the `.out` file beside its program.
+//! * [`policy`]: artefacts on the host, and untrained ones for tests.
+//! * [`digests`]: the actions' digest on the host and on every target.
+//! * [`refusals`]: what the firmware must refuse, at build time and at boot.
+//! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
+//!
+//! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
+
+pub mod boards;
+pub mod cargo;
+pub mod digests;
+pub mod elf;
+pub mod policy;
+pub mod qemu;
+pub mod refusals;
+pub mod snapshot;
+pub mod steps;
+pub mod test;
+pub mod tools;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A task and its options.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Run all checks: format, clippy, tests, documentation, firmware snapshots and digests in QEMU
+    Test(test::Options),
+    /// Compare the digest of a thousand actions on the host and on every target
+    Digests(digests::Options),
+    /// Run a firmware ELF on a board in QEMU and print its log
+    Qemu(qemu::Options),
+    /// Install the rustup targets and components and QEMU, and check nothing
+    Setup,
+}
+
+/// An argument that makes no sense: exit code 2.
+#[derive(Debug)]
+pub struct WrongUse(pub String);
+
+impl fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUse {}
+
+/// Carries a task out and returns the exit code.
+pub fn run(command: Command) -> anyhow::Result<u8> {
+    let root = root();
+    match command {
+        Command::Test(options) => test::run(&root, &options),
+        Command::Digests(options) => digests::run(&root, &options),
+        Command::Qemu(options) => qemu::run(&root, &options),
+        Command::Setup => {
+            let boards = boards::all(&root)?;
+            tools::ensure_components(&root)?;
+            tools::ensure_targets(&root, &boards)?;
+            tools::ensure_qemu(&boards)?;
+            Ok(0)
+        }
+    }
+}
+
+/// The root of the repository this program was built in.
+pub fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}

@@ -1,0 +1,227 @@
+//! The test command: everything that must hold before a change is committed, in one list.
+//!
+//! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
+//! documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, the digests. `--host` leaves the
+//! part in QEMU out and says so; `--long` adds the tests marked `#[ignore]` and the digests over several seeds.
+
+use crate::boards::{self, Board};
+use crate::cargo::{self, Firmware};
+use crate::steps::{Steps, output_of};
+use crate::{digests, policy, qemu, refusals, snapshot, tools};
+use anyhow::{Context, Result, bail};
+use flowlet::conformance::CASES;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// `cargo xtask test`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Leave out what needs QEMU
+    #[arg(long)]
+    host: bool,
+    /// Add the tests that take long: ignored ones, digests over several seeds
+    #[arg(long)]
+    long: bool,
+    /// Rewrite the firmware's snapshots with what the programs print now
+    #[arg(long, conflicts_with = "host")]
+    bless: bool,
+}
+
+/// The programs with a snapshot.
+const SNAPSHOTS: [&str; 2] = ["pendulum", "conformance"];
+
+/// Seeds of the digests beside the usual one, in the long list.
+const LONG_SEEDS: std::ops::Range<u64> = 1..6;
+
+/// Optimised, with debug assertions and overflow checks: see `.cargo/config.toml`.
+const PROFILE: [&str; 2] = ["--profile", "checked"];
+
+const FORMAT: [&str; 4] = ["--check", "--", "--color", "never"];
+
+const DENY: [&str; 3] = ["--", "-D", "warnings"];
+
+/// The boards for which clippy runs: both architectures, with and without a floating-point unit. What the others
+/// differ in are compiler flags, and they are built for the runs in QEMU.
+const LINTED: [&str; 3] = ["m0", "m4f", "rv32imac"];
+
+/// Does the checks, prints the list and its closing line.
+pub fn run(root: &Path, options: &Options) -> Result<u8> {
+    let boards = boards::all(root)?;
+    let mut steps = Steps::default();
+    steps.step("tools", || {
+        tools::ensure_components(root)?;
+        tools::ensure_targets(root, &boards)?;
+        if !options.host {
+            tools::ensure_qemu(&boards)?;
+        }
+        Ok(String::new())
+    });
+    lints(&mut steps, root, &boards);
+    host_tests(&mut steps, root, options.long);
+    if options.host {
+        println!("left out by --host: firmware snapshots, refusals and digests, all of which run in QEMU");
+        return Ok(steps.finish());
+    }
+    snapshots(&mut steps, root, &boards, options.bless);
+    refusals::check(&mut steps, root, &boards);
+    let seeds = if options.long { 0..LONG_SEEDS.end } else { 0..1 };
+    for seed in seeds {
+        digests_agree(&mut steps, root, &boards, seed);
+    }
+    Ok(steps.finish())
+}
+
+/// Runs a command that says nothing worth a remark.
+fn silent(command: &mut Command) -> Result<String> {
+    output_of(command).map(|_| String::new())
+}
+
+fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
+    let firmware = root.join("firmware");
+    steps.step("format", || silent(cargo::cargo(root).args(["fmt", "--all"]).args(FORMAT)));
+    steps.step("format of the firmware", || silent(cargo::cargo(&firmware).arg("fmt").args(FORMAT)));
+    steps.step("clippy", || {
+        let mut clippy = cargo::cargo(root);
+        silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(PROFILE).args(DENY))
+    });
+    for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
+        steps.step(&format!("clippy of flowlet, plants and the firmware for {}", board.triple), || {
+            let mut clippy = cargo::firmware(root, board, "clippy", &Firmware::default());
+            clippy.args(["--package", "flowlet-firmware", "--package", "flowlet", "--package", "plants"]);
+            silent(clippy.args(DENY))
+        });
+    }
+    for (name, arguments) in [
+        ("flowlet builds with no features", &["--no-default-features"][..]),
+        ("flowlet builds with defmt", &["--features", "defmt"]),
+        ("flowlet builds for thumbv6m", &["--no-default-features", "--target", "thumbv6m-none-eabi"]),
+    ] {
+        steps.step(name, || silent(cargo::cargo(root).args(["build", "--package", "flowlet"]).args(arguments)));
+    }
+}
+
+fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
+    let test = |extra: &[&str]| {
+        counted(cargo::cargo(root).args(["test", "--workspace", "--no-fail-fast"]).args(PROFILE).args(extra))
+    };
+    steps.step("host tests", || test(&["--all-targets"]));
+    steps.step("doc tests", || test(&["--doc"]));
+    if long {
+        steps.step("long host tests", || test(&["--all-targets", "--", "--ignored"]));
+    }
+    steps.step("documentation", || {
+        let mut doc = cargo::cargo(root);
+        doc.args(["doc", "--workspace", "--no-deps"]).args(PROFILE).env("RUSTDOCFLAGS", "-D warnings");
+        silent(&mut doc)
+    });
+}
+
+/// Runs `cargo test` and counts the tests; a run of none is a failure.
+fn counted(command: &mut Command) -> Result<String> {
+    let (passed, ignored) = count(&output_of(command)?);
+    if passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(if ignored == 0 { format!("{passed} tests") } else { format!("{passed} tests; {ignored} run by --long") })
+}
+
+/// Passed and ignored tests by the closing lines of `cargo test`.
+fn count(output: &str) -> (usize, usize) {
+    let mut total = (0, 0);
+    for line in output.lines().filter_map(|line| line.strip_prefix("test result: ok. ")) {
+        for part in line.split("; ") {
+            match part.split_once(' ') {
+                Some((number, "passed")) => total.0 += number.parse().unwrap_or(0),
+                Some((number, "ignored")) => total.1 += number.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+    total
+}
+
+fn snapshots(steps: &mut Steps, root: &Path, boards: &[Board], bless: bool) {
+    for program in SNAPSHOTS {
+        let path = root.join("firmware/src/bin").join(program).with_extension("out");
+        let lines_on = |board: &Board| -> Result<Vec<String>> {
+            let elf = cargo::build_firmware(root, board, program, &Firmware::default())?;
+            let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(600), |_| ())?;
+            if outcome.code != 0 {
+                bail!("{program} ended with exit code {}:\n{}", outcome.code, outcome.lines.join("\n"));
+            }
+            Ok(outcome.lines)
+        };
+        if let (true, Some(board)) = (bless, boards.iter().find(|board| board.name == "m4f")) {
+            steps.step(&format!("writing the snapshot of {program}"), || {
+                snapshot::bless(&path, &lines_on(board)?)?;
+                Ok(path.display().to_string())
+            });
+        }
+        steps.step(&format!("{program} on host"), || on_host(root, program, &path));
+        steps.parallel(
+            boards,
+            |board| format!("{program} on {}", board.name),
+            |board| {
+                snapshot::compare(&path, &lines_on(board)?)?;
+                Ok(String::new())
+            },
+        );
+    }
+}
+
+/// What the program would log here must stand in its snapshot too.
+fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
+    let lines: Vec<String> = if program == "pendulum" {
+        let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
+        vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
+    } else {
+        CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect()
+    };
+    let text = fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
+    for line in &lines {
+        if !text.lines().any(|known| known.starts_with(line)) {
+            bail!("the host computes `{line}`, which is not in {}", snapshot.display());
+        }
+    }
+    Ok(format!("{} lines agree", lines.len()))
+}
+
+fn digests_agree(steps: &mut Steps, root: &Path, boards: &[Board], seed: u64) {
+    let mut rows = Vec::new();
+    let host = digests::host_row(&digests::default_policy(root), seed);
+    steps.step(&format!("digest of seed {seed} on host"), || {
+        rows.push(host?);
+        Ok(rows[0].digest.clone())
+    });
+    steps.parallel(
+        boards,
+        |board| format!("digest of seed {seed} on {}", board.name),
+        |board| {
+            let row = digests::device_row(root, board, &Firmware::default(), seed)?;
+            let mut both = rows.clone();
+            both.push(row.clone());
+            digests::agree(&both)?;
+            Ok(format!(
+                "{}, {} instructions per decision",
+                row.digest,
+                row.instructions_per_decision.unwrap_or_default()
+            ))
+        },
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_counted_over_all_binaries() {
+        let output = "running 3 tests\n\
+                      test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+                      test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s\n";
+        assert_eq!(count(output), (7, 1));
+        assert_eq!(count(""), (0, 0));
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! * `FLOWLET_BOARD` names a folder of `boards/`; without it the target triple decides. Its `memory.x` goes to the
 //!   linker, its `board.toml` becomes `board.rs` in `OUT_DIR`.
-//! * `FLOWLET_POLICY` names an artefact; without it `policies/pendulum.flw` is embedded. A file that is missing, damaged
+//! * `FLOWLET_POLICY` names an artefact; without it `policies/pendulum.local.flw`, which `host-train export --firmware`
+//!   writes, or else the committed `policies/pendulum.flw` is embedded. A file that is missing, damaged
 //!   or of a newer format ends the build with one sentence. Its sizes become the constants of `policy.rs`, from which a
 //!   program checks at compile time that the policy fits it. The self-test is left to the device, which is what it tests.
 
@@ -75,7 +76,12 @@ fn policy(out: &Path) -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=FLOWLET_POLICY");
     let path = match env::var_os("FLOWLET_POLICY") {
         Some(path) if !path.is_empty() => PathBuf::from(path),
-        _ => PathBuf::from("policies/pendulum.flw"),
+        _ => {
+            // An exported policy goes before the committed one, which the tests name explicitly.
+            let local = PathBuf::from("policies/pendulum.local.flw");
+            println!("cargo::rerun-if-changed={}", local.display());
+            if local.is_file() { local } else { PathBuf::from("policies/pendulum.flw") }
+        }
     };
     println!("cargo::rerun-if-changed={}", path.display());
     let shown = path.display();

@@ -129,22 +129,100 @@ fn evaluate(shape: VelocityShape, params: &[f32], s: &[f32; OBS], x: &[f32; ACT]
     digest.update(&v.map(math::flush));
 }
 
-/// Weights and inputs from 1 down to 2^-90 in magnitude, brought under the rule as the encoder and the sampler do.
-/// Without the rule their products and sums are subnormal, and machines that flush those differ.
+/// Networks whose values would fall to the subnormals and be amplified again, were it not for the rule: raw results of
+/// the velocity network, the sampler and the critic's gradient, for every activation and trunk.
 fn subnormal(seed: u64) -> u64 {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
     let mut digest = Digest::new();
-    for _ in 0..10 {
-        let mut params = tiny::<{ VELOCITY.params() }>(&mut rng);
-        let first_bias = (OBS + ACT + 2 * FREQUENCIES.len()) * H;
-        for (i, w) in params.iter_mut().enumerate() {
-            let bias = (first_bias..first_bias + H).contains(&i);
-            *w = if bias { math::flush_bias(*w) } else { math::flush(*w) };
+    for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+        for trunk in [Trunk::Plain, Trunk::Residual] {
+            let shape = VelocityShape { activation, trunk, ..CHAIN };
+            digest.update(&fading_velocity(shape, seed));
+            digest.update(&fading_latent(shape, seed));
         }
+        digest.update(&fading_gradient(CriticShape { activation, ..CRITIC_CHAIN }, seed));
+    }
+    for _ in 0..10 {
+        let params = tiny::<{ VELOCITY.params() }>(&mut rng).map(math::flush);
         let (s, x) = (tiny(&mut rng).map(math::flush), tiny(&mut rng).map(math::flush));
         evaluate(VELOCITY, &params, &s, &x, &mut digest);
     }
     digest.finish()
+}
+
+const CHAIN_H: usize = 16;
+const CHAIN: VelocityShape = VelocityShape { hidden: CHAIN_H, layers: 5, frequencies: 0, ..VELOCITY };
+const CRITIC_CHAIN: CriticShape = CriticShape { hidden: CHAIN_H, layers: 5, ..CRITIC };
+
+/// `2^exponent`.
+const fn power(exponent: i32) -> f32 {
+    f32::from_bits(((127 + exponent) as u32) << 23)
+}
+
+/// Fills a network's matrices with positive weights near 1.5 times these powers of two, its biases with zero.
+fn fill_chain(params: &mut [f32], inputs: usize, outputs: usize, exponents: [i32; 6], seed: u64) {
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
+    let mut rest = params;
+    for (layer, exponent) in exponents.into_iter().enumerate() {
+        let (columns, rows) = match layer {
+            0 => (inputs, CHAIN_H),
+            5 => (CHAIN_H, outputs),
+            _ => (CHAIN_H, CHAIN_H),
+        };
+        let (matrix, tail) = rest.split_at_mut_checked(columns * rows).unwrap_or_default();
+        matrix.iter_mut().for_each(|w| *w = power(exponent) * (1.5 + 0.25 * math::symmetric_uniform(rng.next_u32())));
+        let (bias, tail) = tail.split_at_mut_checked(rows).unwrap_or_default();
+        bias.fill(0.0);
+        rest = tail;
+    }
+}
+
+/// Inputs and first weights of 2^-50 make 2^-100, the next layer 2^-140, four more bring that back to about 2^-4.
+fn fading_velocity(shape: VelocityShape, seed: u64) -> [f32; ACT] {
+    let mut params = [0.0; CHAIN.params()];
+    fill_chain(&mut params, OBS + ACT, ACT, [-50, -40, 30, 30, 30, 30], seed);
+    let (mut state, mut a, mut b, mut v) = ([0.0; CHAIN_H], [0.0; CHAIN_H], [0.0; CHAIN_H], [0.0; ACT]);
+    if let Ok(net) = VelocityNet::new(shape, &[], &params) {
+        net.state_part(&[math::FLUSH; OBS], &mut state);
+        net.velocity(&state, &[math::FLUSH; ACT], &mut a, &mut b, &mut v);
+    }
+    v
+}
+
+/// A velocity of 2^-84 moves the latent to 2^-85, whose product with the first weights is subnormal.
+fn fading_latent(shape: VelocityShape, seed: u64) -> [f32; ACT] {
+    let mut params = [0.0; CHAIN.params()];
+    fill_chain(&mut params, OBS + ACT, ACT, [-50, 30, 30, 30, 30, 30], seed);
+    params.iter_mut().rev().take(ACT).for_each(|bias| *bias = 1.5 * power(-84));
+    let (mut table, mut layers, mut slopes, mut x) =
+        ([0.0; 2 * CHAIN_H], [[0.0; CHAIN_H]; 4], [0.0; 3 * ACT], [0.0; ACT]);
+    let [state, base, a, b] = &mut layers;
+    let mut scratch = SamplerScratch { table: &mut table, state, base, a, b, slopes: &mut slopes };
+    let plan = Plan { solver: Solver::Euler, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
+    if let Some(sampler) = VelocityNet::new(shape, &[], &params).ok().and_then(|net| Sampler::new(net, plan).ok()) {
+        let run = sampler
+            .prepare(&mut scratch)
+            .and_then(|()| sampler.observe(&[0.0; OBS], &mut scratch))
+            .and_then(|()| sampler.integrate(&mut x, &mut scratch));
+        if run.is_err() {
+            x.fill(f32::MAX);
+        }
+    }
+    x
+}
+
+/// On the way back from the output 2^-50 twice and 2^-50 once more are subnormal, and three layers bring them back.
+fn fading_gradient(shape: CriticShape, seed: u64) -> [f32; ACT] {
+    let mut params = [0.0; CRITIC_CHAIN.params()];
+    fill_chain(&mut params, OBS + ACT, 1, [30, 30, 30, -50, -50, -50], seed);
+    let (mut state, mut pre, mut a, mut b) = ([0.0; CHAIN_H], [0.0; 5 * CHAIN_H], [0.0; CHAIN_H], [0.0; CHAIN_H]);
+    let mut gradient = [0.0; ACT];
+    if let Ok(critic) = Critic::new(shape, &params) {
+        critic.state_part(&[0.0; OBS], &mut state);
+        let mut scratch = CriticScratch { pre: &mut pre, a: &mut a, b: &mut b };
+        critic.value_and_gradient(&state, &[0.0; ACT], &mut scratch, &mut gradient);
+    }
+    gradient
 }
 
 /// Random numbers with magnitudes spread evenly, in the logarithm, over 1 to 2^-90.
@@ -258,45 +336,39 @@ mod tests {
         }
     }
 
-    /// A dense layer as a machine computes it that does, or does not, flush subnormals.
-    fn layer(w: &[f32], x: &[f32], rows: usize, flushes: bool, met: &mut bool) -> std::vec::Vec<f32> {
-        let mut machine = |v: f32| {
-            *met |= v.is_subnormal();
-            if flushes && v.is_subnormal() { 0.0 } else { v }
-        };
-        let mut y = std::vec![0.0; rows];
-        for (column, x) in w.chunks_exact(rows).zip(x) {
-            for (y, w) in y.iter_mut().zip(column) {
-                let product = machine(w * x);
-                *y = machine(*y + product);
-            }
-        }
-        y
+    /// The chain of `fading_velocity` without the rule, on a machine that does, or does not, flush subnormals.
+    fn without_the_rule(exponents: [i32; 6], input: f32, flushes: bool) -> f32 {
+        let machine = |x: f32| if flushes && x.is_subnormal() { 0.0 } else { x };
+        exponents.into_iter().enumerate().fold(input, |x, (layer, exponent)| {
+            let columns = if layer == 0 { OBS + ACT } else { CHAIN_H };
+            let product = machine(1.5 * power(exponent) * x);
+            (0..columns).fold(0.0, |sum, _| machine(sum + product))
+        })
     }
 
     #[test]
-    fn without_the_rule_flushing_machines_differ_and_with_it_no_subnormal_arises() {
-        let mut rng = Xoshiro128PlusPlus::seed_from_u64(4);
-        let (mut differ, mut met_before, mut met_after) = (0, false, false);
-        for _ in 0..50 {
-            // Two layers; magnitudes near the threshold from both sides make the products smallest.
-            let (w1, w2, x) = (tiny::<{ 8 * 8 }>(&mut rng), tiny::<{ 8 * 8 }>(&mut rng), tiny::<8>(&mut rng));
-            let x = x.map(|x| x * math::FLUSH);
-            let run = |w1: &[f32], w2: &[f32], x: &[f32], rule: bool, flushes: bool, met: &mut bool| {
-                let mut h = layer(w1, x, 8, flushes, met);
-                if rule {
-                    h.iter_mut().for_each(|h| *h = math::flush(*h));
-                }
-                layer(w2, &h, 8, flushes, met)
-            };
-            let raw = [false, true].map(|flushes| run(&w1, &w2, &x, false, flushes, &mut met_before));
-            differ += usize::from(raw[0] != raw[1]);
-            let (w1, w2, x) = (w1.map(math::flush), w2.map(math::flush), x.map(math::flush));
-            let ruled = [false, true].map(|flushes| run(&w1, &w2, &x, true, flushes, &mut met_after));
-            assert_eq!(ruled[0], ruled[1]);
+    fn without_the_rule_machines_differ() {
+        for (exponents, input) in
+            [([-50, -40, 30, 30, 30, 30], math::FLUSH), ([-50, 30, 30, 30, 30, 30], 0.5 * 1.5 * power(-84))]
+        {
+            let ieee = without_the_rule(exponents, input, false);
+            assert!(ieee > 1e-3, "the chain does not come back: {ieee}");
+            assert_eq!(without_the_rule(exponents, input, true), 0.0);
         }
-        assert!(met_before && differ > 10, "the inputs do not provoke subnormals: {differ}");
-        assert!(!met_after);
+    }
+
+    #[test]
+    fn the_rule_keeps_networks_sampler_and_gradient_from_subnormals() {
+        // Exactly zero: the only value on which flushing and IEEE machines agree here.
+        for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+            for trunk in [Trunk::Plain, Trunk::Residual] {
+                let shape = VelocityShape { activation, trunk, ..CHAIN };
+                assert_eq!(fading_velocity(shape, 1).map(f32::to_bits), [0; ACT], "{shape:?}");
+                assert_eq!(fading_latent(shape, 1).map(f32::to_bits), [0; ACT], "{shape:?}");
+            }
+            let shape = CriticShape { activation, ..CRITIC_CHAIN };
+            assert_eq!(fading_gradient(shape, 1).map(f32::to_bits), [0; ACT], "{shape:?}");
+        }
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn ln_add_exp(a: f32, b: f32) -> f32 {
     if low == f32::NEG_INFINITY { high } else { high + libm::log1pf(exp(low - high)) }
 }
 
-/// Sine and cosine of `turns / 2^24` of a full turn, for `turns` below 2^24.
+/// Sine and cosine of `turns / 2^24` of a full turn; whole turns are left out.
 ///
 /// The reduction to an eighth of a turn is exact in integers; Taylor polynomials of degree 9 and 10 follow, whose
 /// truncation is below 2e-9. Error below 1.2e-7. Single-precision additions and multiplications only, so it costs about
@@ -122,6 +122,7 @@ pub fn ln_add_exp(a: f32, b: f32) -> f32 {
 pub fn sin_cos_turn(turns: u32) -> (f32, f32) {
     const QUARTER: u32 = 1 << 22;
     // The nearest quarter turn, and what is left of it: from -1/8 to 1/8 of a turn.
+    let turns = turns & ((1 << 24) - 1);
     let quarter = (turns + QUARTER / 2) >> 22;
     let rest = turns.wrapping_sub(quarter << 22) as i32;
     let x = rest as f32 * (2.0 * PI / (1 << 24) as f32);

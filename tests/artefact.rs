@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Aligned, Recipe, SMALL, artefact};
+use common::{Aligned, Recipe, SMALL, artefact, overflowing_critic};
 use flowlet::flow::{Plan, Solver};
 use flowlet::net::{Activation, Trunk};
 use flowlet::policy::{
@@ -329,4 +329,69 @@ fn best_of_many_is_the_best_of_its_samples() {
     let policy = Policy::new(Artefact::new(plain.bytes()).unwrap()).unwrap();
     let refused = policy.act_best_of(&observation, 2, &mut rng, &mut scratch, &mut selection, &mut best);
     assert_eq!(refused, Err(PolicyError::NoCritic));
+}
+
+#[test]
+fn a_value_that_is_not_a_number_loses_against_every_other() {
+    // ReLU critics six layers deep with weights of 2^30 overflow to infinities of both signs, and so to NaN.
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(12);
+    let (mut kept, mut not_a_number) = (0, 0);
+    for seed in 0..1000 {
+        let Some(bytes) = overflowing_critic(seed) else { continue };
+        let view = Artefact::new(bytes.bytes()).unwrap();
+        let policy = Policy::new(view).unwrap();
+        let mut memory = vec![0.0; PolicyScratch::len(view.velocity().shape(), policy.plan())];
+        let mut scratch = PolicyScratch::carve(view.velocity().shape(), policy.plan(), &mut memory).unwrap();
+        policy.prepare(&mut scratch).unwrap();
+        let critic = *view.critics().next().unwrap().shape();
+        let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
+        let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+        let mut action = [0.0; 2];
+        let mut again = rng.clone();
+        let value =
+            policy.act_best_of(&[0.1, 0.2, -0.3], 4, &mut rng, &mut scratch, &mut selection, &mut action).unwrap();
+        let mut any_number = false;
+        for _ in 0..4 {
+            policy.act(&[0.1, 0.2, -0.3], &mut again, &mut scratch, &mut action).unwrap();
+            let values = policy.critic_values(&scratch, &mut selection).unwrap();
+            any_number |= !values.iter().any(|v| v.is_nan());
+            not_a_number += usize::from(values.iter().any(|v| v.is_nan()));
+        }
+        assert_eq!(value.is_nan(), !any_number, "seed {seed}");
+        kept += usize::from(any_number);
+    }
+    assert!(kept > 20 && not_a_number > 20, "the critics do not overflow as meant: {kept} {not_a_number}");
+}
+
+#[test]
+fn sizes_that_nobody_has_are_refused_and_do_not_overflow() {
+    use flowlet::net::{CriticShape, ShapeError, VelocityNet, VelocityShape};
+    use flowlet::rfm::Mixture;
+    let huge = VelocityShape {
+        obs: usize::MAX,
+        act: usize::MAX,
+        hidden: usize::MAX,
+        layers: usize::MAX,
+        frequencies: usize::MAX,
+        activation: Activation::Relu,
+        trunk: Trunk::Plain,
+    };
+    let refused = VelocityNet::new(VelocityShape { frequencies: 0, ..huge }, &[], &[]).unwrap_err();
+    assert!(matches!(refused, ShapeError::Parameters { expected: usize::MAX, found: 0 }));
+    assert_eq!(
+        (huge.params(), huge.macs_per_evaluation(), huge.macs_of_time_part()),
+        (usize::MAX, usize::MAX, usize::MAX)
+    );
+    for layers in [0, usize::MAX] {
+        let critic = CriticShape { obs: 1, act: 1, hidden: 4, layers, activation: Activation::Relu };
+        assert!(critic.params() > 0 && BestOfScratch::len(&critic, usize::MAX) == usize::MAX);
+        assert!(BestOfScratch::carve(&critic, usize::MAX, &mut [0.0; 8]).is_none());
+        assert!(VelocityShape { layers, ..huge }.params() == usize::MAX);
+    }
+    let plan = Plan { solver: Solver::Rk4, steps: usize::MAX, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
+    assert_eq!((plan.nodes(), plan.evaluations()), (usize::MAX, usize::MAX));
+    assert!(PolicyScratch::carve(&huge, &plan, &mut [0.0; 8]).is_none());
+    assert!(Mixture { bridge: usize::MAX, uniform: 1, ..Mixture::default() }.check(8, &[0.0], 1).is_err());
+    assert_eq!(flowlet::math::sin_cos_turn(1 << 24), flowlet::math::sin_cos_turn(0));
+    assert!(flowlet::math::sin_cos_turn(u32::MAX).0.abs() < 1e-6);
 }

@@ -12,6 +12,7 @@ use flowlet::policy::Artefact;
 use rand_xoshiro::rand_core::SeedableRng;
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,12 +76,31 @@ pub fn env_for(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<S
 
 /// Plays the episodes.
 pub fn evaluate(artefact: &Artefact<'_>, env: &mut Decision, protocol: Protocol) -> Result<Evaluation> {
+    evaluate_until(artefact, env, protocol, &AtomicBool::new(false))
+}
+
+/// Plays the episodes, unless `stop` is raised before the last of them has begun.
+pub fn evaluate_until(
+    artefact: &Artefact<'_>,
+    env: &mut Decision,
+    protocol: Protocol,
+    stop: &AtomicBool,
+) -> Result<Evaluation> {
     let mut policy = HostPolicy::new(*artefact)?;
+    let has_critic = policy.has_critic();
     let mut play = |best_of: Option<usize>| -> Result<Vec<f64>> {
-        (0..protocol.episodes).map(|i| episode(&mut policy, env, protocol.seed, i as u64, best_of)).collect()
+        let mut one = |i: usize| {
+            if stop.load(Ordering::SeqCst) {
+                return Err(Error::Interrupted(
+                    "stopped before the evaluation was done; the policy so far is kept".to_string(),
+                ));
+            }
+            episode(&mut policy, env, protocol.seed, i as u64, best_of)
+        };
+        (0..protocol.episodes).map(&mut one).collect()
     };
     let returns = play(None)?;
-    let best_of = if artefact.critics().next().is_some() { Some(play(Some(protocol.best_of))?) } else { None };
+    let best_of = if has_critic { Some(play(Some(protocol.best_of))?) } else { None };
     Ok(Evaluation { returns, best_of })
 }
 
@@ -96,12 +116,18 @@ fn episode(
     let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
     env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number));
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(number);
-    let spec = env.spec();
-    let (mut observation, mut action) = (vec![0.0f32; spec.obs()], vec![0.0f32; spec.act()]);
-    let mut plant_action = vec![0.0f64; spec.act()];
+    let (obs, act) = (env.spec().obs(), env.spec().act());
+    let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
     let mut total = 0.0;
     loop {
         env.observe(&mut observation);
+        if let Some(channel) = observation.iter().position(|o| !o.is_finite()) {
+            return Err(Error::failure(format!(
+                "the physics of {} diverged ({} is not finite): use milder env. parameters",
+                env.spec().name,
+                env.spec().obs_names[channel]
+            )));
+        }
         match best_of {
             None => policy.act(&observation, &mut rng, &mut action)?,
             Some(n) => policy.act_best_of(&observation, n, &mut rng, &mut action)?,

@@ -260,8 +260,8 @@ impl Trainer {
             let last = &self.progress.last;
             if !(last.critic_loss.is_finite() && last.actor_loss.is_finite()) {
                 return Err(Error::failure(format!(
-                    "training diverged at control step {} (a loss is not finite): lower rfm.q_lr, rfm.policy_lr or \
-                     env.reward_scale",
+                    "training diverged at control step {} (a loss is not finite), the last evaluated policy is kept: \
+                     lower rfm.q_lr, rfm.policy_lr or env.reward_scale",
                     self.progress.steps
                 )));
             }

@@ -76,12 +76,12 @@ impl Plan {
 
     /// Velocity evaluations of one sample.
     pub const fn evaluations(&self) -> usize {
-        self.solver.evaluations() * self.steps
+        self.solver.evaluations().saturating_mul(self.steps)
     }
 
     /// Flow time of a table row.
     pub fn node_time(&self, node: usize) -> f32 {
-        let grid = (self.steps * self.solver.nodes_per_step()) as f32;
+        let grid = self.steps.saturating_mul(self.solver.nodes_per_step()) as f32;
         self.t_start + (self.t_end - self.t_start) * (node as f32 / grid)
     }
 

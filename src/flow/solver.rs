@@ -53,9 +53,9 @@ impl Solver {
     pub const fn nodes(self, steps: usize) -> usize {
         match self {
             Self::Euler => steps,
-            Self::Midpoint => 2 * steps,
-            Self::Heun => steps + 1,
-            Self::Rk4 => 2 * steps + 1,
+            Self::Midpoint => steps.saturating_mul(2),
+            Self::Heun => steps.saturating_add(1),
+            Self::Rk4 => steps.saturating_mul(2).saturating_add(1),
         }
     }
 

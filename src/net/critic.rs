@@ -7,7 +7,7 @@
 //! Multiply-accumulates for width `H`, `L` hidden layers: `(act + 1) H + (L - 1) H^2` for the value, the same again
 //! for the gradient, `obs H` for the state half.
 
-use super::{Activation, ShapeError, kernel, take};
+use super::{Activation, ShapeError, dense_params, kernel, take};
 use crate::math;
 
 /// Sizes and kind of a critic.
@@ -27,10 +27,9 @@ pub struct CriticShape {
 }
 
 impl CriticShape {
-    /// Number of parameters of one critic, in floats.
+    /// Number of parameters of one critic, in floats; `usize::MAX` where they cannot be counted.
     pub const fn params(&self) -> usize {
-        let first = (self.obs + self.act + 1) * self.hidden;
-        first + (self.layers - 1) * (self.hidden + 1) * self.hidden + self.hidden + 1
+        dense_params(self.obs.saturating_add(self.act), self.hidden, self.layers, 1)
     }
 }
 

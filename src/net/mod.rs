@@ -47,6 +47,15 @@ impl core::fmt::Display for ShapeError {
 
 impl core::error::Error for ShapeError {}
 
+/// Parameters of a multilayer perceptron: a matrix and a bias for each hidden layer and the output.
+///
+/// Saturating, so that sizes nobody can have end in a refusal by length and not in an overflow.
+pub(crate) const fn dense_params(inputs: usize, hidden: usize, layers: usize, outputs: usize) -> usize {
+    let first = inputs.saturating_add(1).saturating_mul(hidden);
+    let trunk = layers.saturating_sub(1).saturating_mul(hidden.saturating_add(1)).saturating_mul(hidden);
+    first.saturating_add(trunk).saturating_add(hidden.saturating_add(1).saturating_mul(outputs))
+}
+
 /// Takes the first `n` elements off `rest`; an empty slice when there are fewer, which callers exclude beforehand.
 pub(crate) fn take<'a>(rest: &mut &'a [f32], n: usize) -> &'a [f32] {
     match rest.split_at_checked(n) {

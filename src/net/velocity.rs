@@ -8,7 +8,7 @@
 //! saves `(obs + 2F) H` of them.
 
 use super::kernel::{dense, gemv_add};
-use super::{Activation, ShapeError, Trunk, take};
+use super::{Activation, ShapeError, Trunk, dense_params, take};
 use crate::math;
 
 /// Sizes and kind of a velocity network.
@@ -32,26 +32,26 @@ pub struct VelocityShape {
 }
 
 impl VelocityShape {
-    /// Number of parameters, in floats.
+    /// Number of parameters, in floats; `usize::MAX` where they cannot be counted.
     pub const fn params(&self) -> usize {
-        let first = (self.obs + self.act + 2 * self.frequencies + 1) * self.hidden;
-        let trunk = (self.layers - 1) * (self.hidden + 1) * self.hidden;
-        first + trunk + (self.hidden + 1) * self.act
+        let inputs = self.obs.saturating_add(self.act).saturating_add(self.frequencies.saturating_mul(2));
+        dense_params(inputs, self.hidden, self.layers, self.act)
     }
 
     /// Multiply-accumulates of one evaluation, the cached state and time parts left out.
     pub const fn macs_per_evaluation(&self) -> usize {
-        (self.act + (self.layers - 1) * self.hidden + self.act) * self.hidden
+        let trunk = self.layers.saturating_sub(1).saturating_mul(self.hidden);
+        trunk.saturating_add(self.act.saturating_mul(2)).saturating_mul(self.hidden)
     }
 
     /// Multiply-accumulates of the state part of the first layer, once a decision.
     pub const fn macs_of_state_part(&self) -> usize {
-        self.obs * self.hidden
+        self.obs.saturating_mul(self.hidden)
     }
 
     /// Multiply-accumulates of the time part of the first layer, saved at each evaluation by the table.
     pub const fn macs_of_time_part(&self) -> usize {
-        2 * self.frequencies * self.hidden
+        self.frequencies.saturating_mul(2).saturating_mul(self.hidden)
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

@@ -25,14 +25,15 @@ pub struct BestOfScratch<'s> {
 impl<'s> BestOfScratch<'s> {
     /// Floats that [`carve`](Self::carve) takes for `count` critics of a shape.
     pub const fn len(shape: &CriticShape, count: usize) -> usize {
-        (count + shape.layers + 2) * shape.hidden + 2 * shape.act
+        let rows = count.saturating_add(shape.layers).saturating_add(2);
+        rows.saturating_mul(shape.hidden).saturating_add(shape.act.saturating_mul(2))
     }
 
     /// The scratch as parts of one slice of at least [`len`](Self::len) floats; `None` when it is shorter.
     pub fn carve(shape: &CriticShape, count: usize, memory: &'s mut [f32]) -> Option<Self> {
         let h = shape.hidden;
-        let (state_parts, memory) = memory.split_at_mut_checked(count * h)?;
-        let (pre, memory) = memory.split_at_mut_checked(shape.layers * h)?;
+        let (state_parts, memory) = memory.split_at_mut_checked(count.saturating_mul(h))?;
+        let (pre, memory) = memory.split_at_mut_checked(shape.layers.saturating_mul(h))?;
         let (a, memory) = memory.split_at_mut_checked(h)?;
         let (b, memory) = memory.split_at_mut_checked(h)?;
         let (squashed, memory) = memory.split_at_mut_checked(shape.act)?;
@@ -66,7 +67,7 @@ impl Policy<'_> {
                 // NaN wins, and then loses against every other action below.
                 if q < low || q.is_nan() { q } else { low }
             });
-            if i == 0 || value > best_value {
+            if i == 0 || value > best_value || (best_value.is_nan() && !value.is_nan()) {
                 best_value = value;
                 let best = selection.best.get_mut(..act).ok_or(short)?;
                 best.copy_from_slice(scratch.latent.get(..act).ok_or(short)?);

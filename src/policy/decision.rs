@@ -8,7 +8,7 @@
 //! Cost: see [`Policy::macs_per_decision`]; besides the multiply-accumulates a decision draws `act` normal numbers and
 //! takes `act` hyperbolic tangents.
 
-use super::{Artefact, ArtefactError};
+use super::{Artefact, ArtefactError, BestOfScratch};
 use crate::flow::{Plan, PlanError, SampleError, Sampler, SamplerScratch};
 use crate::math;
 use crate::net::VelocityShape;
@@ -59,18 +59,19 @@ pub struct PolicyScratch<'s> {
 impl<'s> PolicyScratch<'s> {
     /// Floats that [`carve`](Self::carve) takes for a shape and plan.
     pub const fn len(shape: &VelocityShape, plan: &Plan) -> usize {
-        (plan.nodes() + 4) * shape.hidden + shape.obs + 4 * shape.act
+        let layers = plan.nodes().saturating_add(4).saturating_mul(shape.hidden);
+        layers.saturating_add(shape.obs).saturating_add(shape.act.saturating_mul(4))
     }
 
     /// The scratch as parts of one slice of at least [`len`](Self::len) floats; `None` when it is shorter.
     pub fn carve(shape: &VelocityShape, plan: &Plan, memory: &'s mut [f32]) -> Option<Self> {
         let h = shape.hidden;
-        let (table, memory) = memory.split_at_mut_checked(plan.nodes() * h)?;
+        let (table, memory) = memory.split_at_mut_checked(plan.nodes().saturating_mul(h))?;
         let (state_part, memory) = memory.split_at_mut_checked(h)?;
         let (base, memory) = memory.split_at_mut_checked(h)?;
         let (a, memory) = memory.split_at_mut_checked(h)?;
         let (b, memory) = memory.split_at_mut_checked(h)?;
-        let (slopes, memory) = memory.split_at_mut_checked(3 * shape.act)?;
+        let (slopes, memory) = memory.split_at_mut_checked(shape.act.saturating_mul(3))?;
         let (state, memory) = memory.split_at_mut_checked(shape.obs)?;
         let (latent, _) = memory.split_at_mut_checked(shape.act)?;
         let sampler = SamplerScratch { table, state: state_part, base, a, b, slopes };
@@ -111,12 +112,13 @@ impl<'a> Policy<'a> {
     /// `obs H + evaluations ((act + (L - 1) H) H + H act)`, the time part cached.
     pub fn macs_per_decision(&self) -> usize {
         let shape = self.sampler.net().shape();
-        shape.macs_of_state_part() + self.plan().evaluations() * shape.macs_per_evaluation()
+        let evaluations = self.plan().evaluations().saturating_mul(shape.macs_per_evaluation());
+        shape.macs_of_state_part().saturating_add(evaluations)
     }
 
     /// Multiply-accumulates a decision that the table of time parts saves: `evaluations 2F H`.
     pub fn macs_saved_per_decision(&self) -> usize {
-        self.plan().evaluations() * self.sampler.net().shape().macs_of_time_part()
+        self.plan().evaluations().saturating_mul(self.sampler.net().shape().macs_of_time_part())
     }
 
     /// Fills the table of time parts; once for a policy and scratch.
@@ -168,6 +170,25 @@ impl<'a> Policy<'a> {
         let (observation, noise, expected, _) = self.artefact.self_test();
         self.act_from_noise(observation, noise, scratch, action)?;
         let same = action.iter().zip(expected).all(|(a, e)| a.to_bits() == e.to_bits());
+        if same { Ok(()) } else { Err(PolicyError::SelfTest) }
+    }
+
+    /// Runs the self-test and then the critics' part of it: their values at the self-test's observation and latent.
+    ///
+    /// For programs that choose by the critics; an artefact without any passes as by [`self_test`](Self::self_test).
+    pub fn self_test_critics(
+        &self,
+        scratch: &mut PolicyScratch<'_>,
+        selection: &mut BestOfScratch<'_>,
+        action: &mut [f32],
+    ) -> Result<(), PolicyError> {
+        self.self_test(scratch, action)?;
+        let expected = self.artefact.self_test().3;
+        if expected.is_empty() {
+            return Ok(());
+        }
+        let values = self.critic_values(scratch, selection)?;
+        let same = values.iter().zip(expected).all(|(value, e)| value.to_bits() == e.to_bits());
         if same { Ok(()) } else { Err(PolicyError::SelfTest) }
     }
 

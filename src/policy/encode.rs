@@ -120,17 +120,16 @@ impl Writer<'_> {
 }
 
 impl Manifest<'_> {
-    /// Bytes the artefact will have.
+    /// Bytes the artefact will have; `usize::MAX` where they cannot be counted.
     pub fn encoded_len(&self) -> usize {
-        let critics = self.critics.map_or(0, |c| c.count * (c.shape.params() + 1));
-        let floats = 3 * self.shape.obs + 4 * self.shape.act + self.shape.frequencies + self.shape.params() + critics;
-        HEADER + CHANNEL_NAME * (self.shape.obs + self.shape.act) + 4 * floats + 4
+        let critics = self.critics.map_or(0, |c| c.count.saturating_mul(c.shape.params().saturating_add(1)));
+        artefact::file_len(&self.shape, critics)
     }
 
     /// Floats of scratch that [`encode`](Self::encode) needs.
     pub fn scratch_len(&self) -> usize {
         let critics = self.critics.map_or(0, |c| BestOfScratch::len(&c.shape, c.count));
-        PolicyScratch::len(&self.shape, &self.plan) + critics
+        PolicyScratch::len(&self.shape, &self.plan).saturating_add(critics)
     }
 
     /// Writes the artefact into `out`, whose length is [`encoded_len`](Self::encoded_len) and whose address is
@@ -175,6 +174,9 @@ impl Manifest<'_> {
 
     fn check_lengths(&self) -> Result<(), EncodeError> {
         let (obs, act) = (self.shape.obs, self.shape.act);
+        if self.shape.is_empty() {
+            return Err(EncodeError::Length("layers, which must not be empty,"));
+        }
         for (what, expected, found) in [
             ("frequencies", self.shape.frequencies, self.frequencies.len()),
             ("velocity parameters", self.shape.params(), self.params.len()),
@@ -193,7 +195,9 @@ impl Manifest<'_> {
         }
         match self.critics {
             Some(c) if c.shape.obs != obs || c.shape.act != act => Err(EncodeError::Length("critic shape")),
-            Some(c) if c.params.len() != c.count * c.shape.params() => Err(EncodeError::Length("critic parameters")),
+            Some(c) if c.params.len() != c.count.saturating_mul(c.shape.params()) || c.params.is_empty() => {
+                Err(EncodeError::Length("critic parameters"))
+            }
             _ => Ok(()),
         }
     }

@@ -43,7 +43,7 @@ pub struct Posterior {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum EstimateError {
-    /// The flow time is not inside `(0, 1)`.
+    /// The flow time is not inside `[2^-50, 1)`.
     Time,
     /// The point `x` is not finite.
     Point,
@@ -85,7 +85,6 @@ impl RfmConfig {
     ) -> Result<Posterior, EstimateError> {
         self.check(t, x, particles, scratch, mean)?;
         self.mixture.draw(self.source, self.schedule, t, x, particles, rng, scratch.candidates);
-        scratch.candidates.iter_mut().filter(|y| y.abs() < math::FLUSH).for_each(|y| *y = 0.0);
         self.weigh(t, x, target, particles, scratch, mean)
     }
 
@@ -100,6 +99,7 @@ impl RfmConfig {
         mean: &mut [f32],
     ) -> Result<Posterior, EstimateError> {
         self.check(t, x, particles, scratch, mean)?;
+        scratch.candidates.iter_mut().filter(|y| y.abs() < math::FLUSH).for_each(|y| *y = 0.0);
         let (dim, a, b) = (x.len(), self.schedule.alpha(t), self.schedule.beta(t));
         let (ratio, bridge_factor) = (b / a, dim as f32 * math::ln(a / b));
         let scored = self.control_variate.needs_scores();
@@ -171,7 +171,7 @@ impl RfmConfig {
         scratch: &EstimatorScratch<'_>,
         mean: &[f32],
     ) -> Result<(), EstimateError> {
-        if !(t > 0.0 && t < 1.0) {
+        if !(t >= math::FLUSH && t < 1.0) {
             return Err(EstimateError::Time);
         }
         if x.iter().any(|x| !x.is_finite()) {

@@ -40,7 +40,7 @@ impl Default for Mixture {
 pub enum ProposalError {
     /// The shares do not add up to the number of candidates, or are all zero.
     Shares,
-    /// The bandwidth is not positive and finite.
+    /// The bandwidth is below 2^-50 or not finite.
     Bandwidth,
     /// The bound of a uniform action is not inside `(0, 1)`.
     Bound,
@@ -56,7 +56,7 @@ impl Mixture {
 
     /// Number of candidates.
     pub const fn candidates(&self) -> usize {
-        self.bridge + self.uniform + self.kernel
+        self.bridge.saturating_add(self.uniform).saturating_add(self.kernel)
     }
 
     /// Checks the constants against `candidates` and the particles (rows of `dim` floats).
@@ -64,7 +64,7 @@ impl Mixture {
         if candidates == 0 || self.candidates() != candidates {
             return Err(ProposalError::Shares);
         }
-        if self.kernel > 0 && !(self.bandwidth > 0.0 && self.bandwidth.is_finite()) {
+        if self.kernel > 0 && !(self.bandwidth >= math::FLUSH && self.bandwidth.is_finite()) {
             return Err(ProposalError::Bandwidth);
         }
         if self.uniform > 0 && !(self.bound > 0.0 && self.bound < 1.0) {
@@ -154,7 +154,7 @@ impl core::fmt::Display for ProposalError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::Shares => "the proposal's shares must add up to the number of candidates, at least one",
-            Self::Bandwidth => "the kernel bandwidth must be positive and finite",
+            Self::Bandwidth => "the kernel bandwidth must be finite and at least 2^-50",
             Self::Bound => "the bound of a uniform action must lie inside (0, 1)",
             Self::Particles => "kernel candidates need at least one particle, whole and finite",
         })

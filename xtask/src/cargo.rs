@@ -78,6 +78,9 @@ pub fn firmware(root: &Path, board: &Board, verb: &str, firmware: &Firmware) -> 
     }
     if let Some(policy) = &firmware.policy {
         cargo.env("FLOWLET_POLICY", policy);
+    } else {
+        // The committed one, whatever was exported since.
+        cargo.env("FLOWLET_POLICY", root.join("firmware/policies/pendulum.flw"));
     }
     cargo
 }

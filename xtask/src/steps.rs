@@ -63,6 +63,11 @@ impl Steps {
         }
     }
 
+    /// Whether a step has failed so far.
+    pub fn failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// Prints what failed and the closing line; the exit code.
     pub fn finish(self) -> u8 {
         for name in &self.failed {

@@ -58,6 +58,10 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         }
         Ok(String::new())
     });
+    if steps.failed() {
+        println!("nothing else was run, since a tool is missing");
+        return Ok(steps.finish());
+    }
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
     if options.host {

@@ -32,7 +32,7 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
     }
     let mut env = env_for(&artefact, Some(name), &physics)?;
     let (episodes, best_of) = (args.episodes as usize, args.best_of as usize);
-    note(&format!("{} episodes of {name}, seed {}", episodes, args.seed));
+    note(&format!("playing {name}: {episodes} with seed {}", args.seed));
     let evaluation = evaluate(&artefact, &mut env, Protocol { episodes, seed: args.seed, best_of })?;
     let (plain, best) = (evaluation.plain(), evaluation.best());
     output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, best_of)));

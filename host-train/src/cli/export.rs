@@ -1,6 +1,7 @@
 //! `export`: a policy with another plan, without its critic, or into the folder the firmware is built from.
 //!
-//! The self-test vector is computed anew for the new plan. Written beside and renamed.
+//! The self-test vector is computed anew for the new plan. Written beside and renamed. The firmware prefers the exported
+//! `pendulum.local.flw` to the committed `pendulum.flw`, which its tests stay with.
 
 use super::{ExportArgs, Output};
 use crate::policy::ArtefactBytes;
@@ -9,6 +10,9 @@ use crate::{Error, Result};
 use flowlet::flow::{Plan, Solver};
 use serde_json::json;
 use std::path::PathBuf;
+
+/// The environment that the firmware has a program for, and the program's name.
+const PROGRAM: &str = "pendulum";
 
 /// Runs the command.
 pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
@@ -29,8 +33,17 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
     // The firmware samples; the critic would only take its flash.
     let revised = bytes.revised(plan, !(args.without_critic || args.firmware))?;
     let path = match (&args.out, args.firmware) {
-        (Some(path), _) => path.clone(),
-        (None, true) => firmware_policies()?.join(format!("{}.flw", artefact.name())),
+        (Some(_), true) => {
+            return Err(Error::usage("give --out FILE or --firmware, not both"));
+        }
+        (Some(path), false) => path.clone(),
+        (None, true) if artefact.name() == PROGRAM => firmware_policies()?.join(format!("{PROGRAM}.local.flw")),
+        (None, true) => {
+            return Err(Error::usage(format!(
+                "the firmware has no program for {:?}, only for {PROGRAM}: export with --out FILE for a program of your own",
+                artefact.name()
+            )));
+        }
         (None, false) => {
             return Err(Error::usage("say where the policy goes: --out FILE, or --firmware for the firmware's folder"));
         }
@@ -46,7 +59,7 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
         revised.as_slice().len()
     ));
     if args.firmware {
-        output.line("next: cd firmware && cargo run --release --bin pendulum");
+        output.line(&format!("next: (cd firmware && cargo run --release --bin {PROGRAM})"));
     }
     output.object(&json!({
         "policy": path,

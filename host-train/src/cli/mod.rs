@@ -166,9 +166,15 @@ impl Output {
     }
 }
 
-/// A line on standard output. Whoever closed the pipe does not want to read it.
+/// A line on standard output. Whoever closed the pipe does not want to read it; a full disk is a failure.
 fn print(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let mut stdout = std::io::stdout().lock();
+    if let Err(e) = writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+        && e.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        note(&format!("error: cannot write the result to standard output ({e}): check where it goes"));
+        std::process::exit(1);
+    }
 }
 
 /// A line on standard error: progress, warnings, errors.
@@ -238,7 +244,9 @@ pub fn interrupt_flag() -> Result<Arc<AtomicBool>> {
     let flag = Arc::new(AtomicBool::new(false));
     let raised = Arc::clone(&flag);
     ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::SeqCst) {
+        if !raised.swap(true, Ordering::SeqCst) {
+            note("stopping in good order; once more to stop at once");
+        } else {
             // 128 + SIGINT, as a shell reports it.
             std::process::exit(130);
         }

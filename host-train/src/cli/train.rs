@@ -8,7 +8,7 @@ use super::{Output, TrainArgs, interrupt_flag, note};
 use crate::agent::rfm::Rfm;
 use crate::config::{Config, Sources};
 use crate::curve::write_curve;
-use crate::evaluate::{Evaluation, Protocol, env_for, evaluate};
+use crate::evaluate::{Evaluation, Protocol, env_for, evaluate_until};
 use crate::policy::ArtefactBytes;
 use crate::run::{ProgressFile, ProgressRow, RunDir, write_atomic};
 use crate::stats::Summary;
@@ -50,16 +50,18 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
         config.total_timesteps,
         run.path().display()
     ));
-    let before = assess(&config, &untrained, config.eval.episodes)?;
+    write_atomic(&run.file("policy.flw"), untrained.as_slice())?;
+    let before = assess(&config, &untrained, config.eval.episodes, &interrupted)?;
     note(&format!("untrained: {}", describe(&before, config.eval.best_of)));
 
-    let mut watch = Watch::new(&config, &run, interrupted)?;
+    let mut watch = Watch::new(&config, &run, Arc::clone(&interrupted))?;
     watch.record(trainer.progress(), &untrained, &before)?;
     let trained = trainer.run(&mut watch);
     watch.bar.finish_and_clear();
     let finished = trained?;
-    if let Some(error) = watch.failed {
-        return Err(error);
+    match watch.failed {
+        None | Some(Error::Interrupted(_)) => {}
+        Some(error) => return Err(error),
     }
     let progress = trainer.progress().clone();
     let bytes = ArtefactBytes::of_agent(&config, trainer.agent())?;
@@ -68,14 +70,15 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
         write_atomic(&policy, bytes.as_slice())?;
         return Err(Error::Interrupted(format!(
             "stopped at {} of {} control steps: the policy so far is {}; training cannot be continued yet, \
-             `host-train train --config {} --out NEW` starts it over",
+             `cargo run --release -p host-train -- train --config {} --out NEW` starts it over",
             progress.steps,
             progress.total,
             policy.display(),
             run.file("config.toml").display()
         )));
     }
-    let after = assess(&config, &bytes, config.eval.episodes)?;
+    write_atomic(&policy, bytes.as_slice())?;
+    let after = assess(&config, &bytes, config.eval.episodes, &interrupted)?;
     watch.record(&progress, &bytes, &after)?;
 
     let (plain, best) = (after.plain(), after.best());
@@ -94,7 +97,7 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
     output.line(&format!("  cargo run --release -p host-train -- eval --policy {file} --episodes 100"));
     if config.env.name == "pendulum" {
         output.line(&format!("  cargo run --release -p host-train -- export {file} --firmware"));
-        output.line("  cd firmware && cargo run --release --bin pendulum");
+        output.line("  (cd firmware && cargo run --release --bin pendulum)");
     }
     output.object(&json!({
         "env": config.env.name,
@@ -115,26 +118,22 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
 }
 
 /// Plays `episodes` episodes with the artefact.
-fn assess(config: &Config, bytes: &ArtefactBytes, episodes: usize) -> Result<Evaluation> {
+fn assess(config: &Config, bytes: &ArtefactBytes, episodes: usize, stop: &AtomicBool) -> Result<Evaluation> {
     let artefact = bytes.artefact()?;
     let mut env = env_for(&artefact, None, &config.env.physics)?;
-    evaluate(&artefact, &mut env, Protocol { episodes, seed: EVALUATION_SEED, best_of: config.eval.best_of })
+    let protocol = Protocol { episodes, seed: EVALUATION_SEED, best_of: config.eval.best_of };
+    evaluate_until(&artefact, &mut env, protocol, stop)
 }
 
-/// `mean return -150.1 +- 30.2 (20 episodes, single sample), -149.8 +- 30.1 (best of 16)`.
+/// `mean return -150.1 +- 30.2 (single sample), -149.8 +- 30.1 (best of 16 by the critic), 20 episodes, 95 % interval`.
 pub(super) fn describe(evaluation: &Evaluation, best_of: usize) -> String {
     let interval = |s: Summary| {
         if s.ci95.is_finite() { format!("{:.1} +- {:.1}", s.mean, s.ci95) } else { format!("{:.1}", s.mean) }
     };
     let plain = evaluation.plain();
     let best = evaluation.best().map(|b| format!(", {} (best of {best_of} by the critic)", interval(b)));
-    let episodes = if plain.n == 1 { "episode" } else { "episodes" };
-    format!(
-        "mean return {} (single sample){}, {} {episodes}, 95 % interval",
-        interval(plain),
-        best.unwrap_or_default(),
-        plain.n
-    )
+    let over = if plain.n == 1 { "1 episode".to_string() } else { format!("{} episodes, 95 % interval", plain.n) };
+    format!("mean return {} (single sample){}, {over}", interval(plain), best.unwrap_or_default())
 }
 
 /// Looks on: progress bar, evaluations along the way, the run folder's files, Ctrl-C.
@@ -208,7 +207,7 @@ impl<'a> Watch<'a> {
     /// An evaluation along the way.
     fn look(&mut self, progress: &Progress, agent: &Rfm) -> Result<()> {
         let bytes = ArtefactBytes::of_agent(self.config, agent)?;
-        let evaluation = assess(self.config, &bytes, self.config.eval.curve_episodes)?;
+        let evaluation = assess(self.config, &bytes, self.config.eval.curve_episodes, &self.interrupted)?;
         self.record(progress, &bytes, &evaluation)?;
         if self.bar.is_hidden() {
             let seconds = self.bar.elapsed().as_secs_f64();

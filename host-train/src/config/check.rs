@@ -1,4 +1,4 @@
-//! The ranges of a configuration: what lies outside could not train, evaluate or be exported.
+//! The ranges of a configuration: what lies outside could not train, evaluate or be exported (`docs/format.md`).
 //!
 //! Every refusal names the key, its value and what it may be. Comparisons are written so that NaN fails them.
 
@@ -26,23 +26,34 @@ impl Config {
                 )));
             }
         }
-        if r.frequencies.is_empty() || r.frequencies.len() > 256 || r.frequencies.iter().any(|x| !x.is_finite()) {
-            return Err(Error::usage("rfm.frequencies must have 1 to 256 finite numbers"));
+        if e.obs_scale.iter().any(|s| !(1e-15..=1e15).contains(s)) {
+            return Err(Error::usage("env.obs_scale must hold numbers between 1e-15 and 1e15"));
+        }
+        let frequency = |f: &f32| *f == 0.0 || (1e-9..=1e9).contains(&f.abs());
+        if r.frequencies.is_empty() || r.frequencies.len() > 256 || !r.frequencies.iter().all(frequency) {
+            return Err(Error::usage("rfm.frequencies must have 1 to 256 numbers up to 1e9"));
+        }
+        let limits = env.spec().low.iter().chain(&env.spec().high);
+        if limits.into_iter().any(|limit| !(limit.abs() <= 1e30 && limit.abs() >= 1e-15 || *limit == 0.0)) {
+            return Err(Error::usage(format!(
+                "the action limits of {} do not fit an artefact: choose physics that keep them between 1e-15 and 1e30",
+                e.name
+            )));
         }
         for (key, value, low, high) in [
             ("total_timesteps", self.total_timesteps, 1, 1 << 50),
             ("env.action_repeat", e.action_repeat as u64, 1, env.spec().time_limit as u64),
-            ("rfm.actor_hidden", r.actor_hidden as u64, 1, 4096),
-            ("rfm.actor_layers", r.actor_layers as u64, 1, 16),
-            ("rfm.critic_hidden", r.critic_hidden as u64, 1, 4096),
-            ("rfm.critic_layers", r.critic_layers as u64, 1, 16),
+            ("rfm.actor_hidden", r.actor_hidden as u64, 1, 1024),
+            ("rfm.actor_layers", r.actor_layers as u64, 1, 8),
+            ("rfm.critic_hidden", r.critic_hidden as u64, 1, 1024),
+            ("rfm.critic_layers", r.critic_layers as u64, 1, 8),
             ("rfm.batch_size", r.batch_size as u64, 1, 65_536),
             ("rfm.actor_batch", r.actor_batch as u64, 1, 65_536),
             ("rfm.buffer_size", r.buffer_size as u64, 1, 100_000_000),
             ("rfm.num_envs", r.num_envs as u64, 1, 4096),
             ("rfm.block", r.block as u64, 1, 1_000_000),
             ("rfm.integration_steps", r.integration_steps as u64, 1, 1000),
-            ("rfm.particles", r.particles as u64, 1, 4096),
+            ("rfm.particles", r.particles as u64, 1, 1024),
             ("rfm.target_particles", r.target_particles as u64, 1, 4096),
             ("rfm.bridge", r.bridge as u64, 0, 4096),
             ("rfm.uniform", r.uniform as u64, 0, 4096),
@@ -60,7 +71,7 @@ impl Config {
         let (tiny, huge) = (1e-30, 1e30);
         for (key, value, low, high) in [
             ("env.reward_scale", e.reward_scale, tiny, huge),
-            ("env.obs_clip", f64::from(e.obs_clip), tiny, huge),
+            ("env.obs_clip", f64::from(e.obs_clip), 1.0 / 1024.0, 1024.0),
             ("rfm.actor_out_gain", r.actor_out_gain, 0.0, 1e3),
             ("rfm.policy_lr", r.policy_lr, 0.0, 1.0),
             ("rfm.q_lr", r.q_lr, 0.0, 1.0),
@@ -72,7 +83,7 @@ impl Config {
             ("rfm.t_max", r.t_max, 0.0, 1.0),
             ("rfm.train_t_min", r.train_t_min, 1e-4, 0.9999),
             ("rfm.train_t_max", r.train_t_max, 1e-4, 0.9999),
-            ("rfm.latent_clip", r.latent_clip, 0.1, 1e6),
+            ("rfm.latent_clip", r.latent_clip, 0.1, 1024.0),
             ("rfm.bandwidth", r.bandwidth, 1e-3, 1e3),
             ("rfm.uniform_bound", r.uniform_bound, 0.1, 0.999_999),
             ("rfm.eta", r.eta, -10.0, 10.0),
@@ -81,8 +92,8 @@ impl Config {
             ("rfm.temperature", r.temperature, 1e-6, 1e6),
             ("rfm.target_entropy_per_dim", r.target_entropy_per_dim, -100.0, 100.0),
             ("rfm.temperature_lr", r.temperature_lr, 0.0, 1.0),
-            ("rfm.log_temperature_min", r.log_temperature_min, -50.0, 50.0),
-            ("rfm.log_temperature_max", r.log_temperature_max, -50.0, 50.0),
+            ("rfm.log_temperature_min", r.log_temperature_min, -20.0, 20.0),
+            ("rfm.log_temperature_max", r.log_temperature_max, -20.0, 20.0),
         ] {
             if !(low..=high).contains(&value) {
                 return Err(Error::usage(format!("{key} = {value}: it must lie between {low} and {high}")));
@@ -93,9 +104,10 @@ impl Config {
             ("rfm.train_t_min", r.train_t_min, "rfm.train_t_max", r.train_t_max),
             ("rfm.log_temperature_min", r.log_temperature_min, "rfm.log_temperature_max", r.log_temperature_max),
         ] {
-            if low >= high {
+            // The artefact wants an integration interval of at least 1/1024; the others lose nothing by it.
+            if high - low < 1.0 / 1024.0 {
                 return Err(Error::usage(format!(
-                    "{low_key} = {low} must be below {high_key} = {high}: exchange them or widen the range"
+                    "{low_key} = {low} must be below {high_key} = {high} by at least 1/1024: exchange them or widen the range"
                 )));
             }
         }

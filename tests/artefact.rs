@@ -4,10 +4,11 @@ mod common;
 
 use common::{Aligned, Recipe, SMALL, artefact, overflowing_critic};
 use flowlet::flow::{Plan, Solver};
-use flowlet::net::{Activation, Trunk};
+use flowlet::net::{Activation, CriticScratch, Trunk};
 use flowlet::policy::{
     Artefact, ArtefactError, BestOfScratch, Policy, PolicyError, PolicyScratch, StaticPolicy, action_digest,
 };
+use flowlet::rfm::{Boltzmann, BoltzmannScratch, ControlVariate, EstimateError, EstimatorScratch, RfmConfig};
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -151,16 +152,50 @@ fn every_flipped_bit_is_refused() {
     }
 }
 
+/// Estimates a posterior mean under the artefact's own critics: named errors or finite numbers.
+fn estimate_with(view: Artefact<'_>) {
+    let critics: Vec<_> = view.critics().copied().collect();
+    let Some(shape) = critics.first().map(|c| *c.shape()) else { return };
+    let (mut parts, mut pre) = (vec![0.0; 2 * shape.hidden], vec![0.0; shape.layers * shape.hidden]);
+    let (mut a, mut b) = (vec![0.0; shape.hidden], vec![0.0; shape.hidden]);
+    let (mut action, mut gradient) = (vec![0.0; shape.act], vec![0.0; shape.act]);
+    let scratch = BoltzmannScratch {
+        state_parts: &mut parts,
+        critic: CriticScratch { pre: &mut pre, a: &mut a, b: &mut b },
+        action: &mut action,
+        gradient: &mut gradient,
+    };
+    let state = vec![0.5; shape.obs];
+    let mut target = Boltzmann::new(&critics, &state, view.temperature(), scratch).unwrap();
+    let config = RfmConfig { control_variate: ControlVariate::Fisher, ..RfmConfig::default() };
+    let (mut candidates, mut scores, mut weights) = (vec![0.0; 8 * shape.act], vec![0.0; 8 * shape.act], [0.0; 8]);
+    let mut scratch = EstimatorScratch { candidates: &mut candidates, scores: &mut scores, weights: &mut weights };
+    let (x, mut mean) = (vec![0.2; shape.act], vec![0.0; shape.act]);
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(3);
+    match config.estimate(0.5, &x, &mut target, &x, &mut rng, &mut scratch, &mut mean) {
+        Ok(_) => assert!(mean.iter().all(|m| m.is_finite())),
+        Err(error) => assert_eq!(error, EstimateError::NonFinite),
+    }
+}
+
 #[test]
 fn every_flipped_bit_with_a_new_crc_is_refused_or_harmless() {
-    let good = artefact(SMALL);
+    // Euler, ReLU and tanh critics; then Heun and a residual GELU trunk.
+    damage_every_bit(&artefact(SMALL));
+    damage_every_bit(&Aligned::new(include_bytes!("data/version-1.flw")));
+}
+
+fn damage_every_bit(good: &Aligned) {
     let mut refused = 0;
     for bit in 0..8 * (good.bytes().len() - 4) {
         let mut bad = good.clone();
         bad.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
         seal(bad.bytes_mut());
         match Artefact::new(bad.bytes()) {
-            Ok(view) => use_it(view),
+            Ok(view) => {
+                use_it(view);
+                estimate_with(view);
+            }
             Err(ArtefactError::Crc | ArtefactError::Misaligned) => panic!("bit {bit}: not the field's own check"),
             Err(_) => refused += 1,
         }
@@ -260,6 +295,26 @@ fn each_field_is_checked_by_name() {
     let bytes = good.bytes();
     let mut shifted = Aligned::new(&[&[0], bytes].concat());
     assert_eq!(Artefact::new(&shifted.bytes_mut()[1..]).unwrap_err(), E::Misaligned);
+}
+
+#[test]
+fn the_encoder_applies_the_subnormal_rule_and_the_limits_hold() {
+    // Weights from 2^-80 up and biases from 2^-120 up: what the reader would refuse is written as zero.
+    let bytes = common::tiny_weights();
+    let view = Artefact::new(bytes.bytes()).unwrap();
+    let params = view.velocity().params();
+    assert!(params.iter().any(|w| *w == 0.0) && params.iter().any(|w| *w != 0.0));
+    assert!(params.iter().all(|w| *w == 0.0 || w.abs() >= flowlet::math::FLUSH_BIAS));
+    // In single precision low + (high - low) is above high for some limits: only the clamp keeps the action inside.
+    let mut beyond = 0;
+    for i in 1..1000 {
+        let (low, high) = (-0.013 * i as f32, 0.0071 * i as f32 + 0.1);
+        beyond += usize::from(low + (high - low) > high);
+        let mut action = [0.0];
+        flowlet::policy::ActionRange { low: &[low], high: &[high] }.apply(&[30.0], &mut action);
+        assert!(action[0] <= high, "{low} {high} {action:?}");
+    }
+    assert!(beyond > 0, "no limits that need the clamp");
 }
 
 #[test]

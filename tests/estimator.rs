@@ -299,6 +299,42 @@ fn eta_zero_and_none_agree_and_a_constant_in_q_changes_nothing() {
 }
 
 #[test]
+fn the_log_normaliser_is_that_of_quadrature_for_every_mixture() {
+    // ln of the integral of target times bridge density: each mean weight estimates it without bias, whatever the
+    // proposal. Uneven kernel shares (three candidates on two particles) included.
+    let (t, x) = (0.4f64, 0.25f64);
+    let mut exact = 0.0;
+    for i in 0..=16_000 {
+        let y = -8.0 + f64::from(i) * 1e-3;
+        let z = (x - t * y) / (1.0 - t);
+        let bridge = (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt() * t / (1.0 - t);
+        exact += 1e-3 * TwoBumps::log_density_f64(&[y]).exp() * bridge;
+    }
+    for mixture in [
+        Mixture { bridge: 0, uniform: 8, kernel: 0, bandwidth: 0.5, bound: 0.9999 },
+        Mixture { bridge: 3, uniform: 3, kernel: 2, bandwidth: 0.5, bound: 0.9999 },
+        Mixture { bridge: 3, uniform: 2, kernel: 3, bandwidth: 1.5, bound: 0.9999 },
+    ] {
+        let mut estimator = Estimator::<1, 8>::new(RfmConfig { mixture, ..RfmConfig::default() });
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(41);
+        let (n, mut sum, mut square) = (40_000, 0.0, 0.0);
+        for _ in 0..n {
+            let particles = [[-1.5], [0.9]];
+            let point = [x as f32].into();
+            let (_, posterior) = estimator.estimate(t as f32, &point, &mut TwoBumps, &particles, &mut rng).unwrap();
+            let weight = f64::from(posterior.log_normalizer).exp();
+            sum += weight;
+            square += weight * weight;
+        }
+        let mean = sum / f64::from(n);
+        let error = ((square / f64::from(n) - mean * mean) / f64::from(n)).sqrt();
+        // The bound of the uniform action is left out of its density: a relative 1e-4.
+        assert!((mean - exact).abs() < 4.0 * error + 2e-4 * exact, "{mixture:?}: {mean} {exact} +- {error}");
+        assert!(error < 0.01 * exact, "the check is too weak: {error}");
+    }
+}
+
+#[test]
 fn bad_input_is_named_and_leaves_the_mean() {
     struct Broken(f32, f32);
     impl Target for Broken {

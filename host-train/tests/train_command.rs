@@ -152,6 +152,7 @@ fn damaged_policies_are_one_sentence() {
     refused(&["eval", "--policy", file, "--set", "rfm.gamma=1"], 2, &["physics"]);
     refused(&["eval", "--policy", file, "--set", "env.dt=0.03"], 2, &["0.05"]);
     refused(&["export", file], 2, &["--out", "--firmware"]);
+    refused(&["export", file, "--firmware", "--out", "x.flw"], 2, &["not both"]);
     refused(&["export", file, "--solver", "eular", "--out", "x.flw"], 2, &["eular", "euler"]);
     refused(&["export", file, "--out", "/nowhere/at/all.flw"], 1, &["/nowhere/at/all.flw"]);
 }
@@ -174,6 +175,20 @@ fn wrong_training_options_leave_nothing_behind() {
     with(&["--set", "eval.episodes=0"], &["episodes"]);
     with(&["--set", "env.max_torque=0"], &["max_torque"]);
     with(&["--total-timesteps", "0"], &["total_timesteps"]);
+    // What the artefact's format refuses is refused before anything is trained, by its key.
+    for (set, key) in [
+        ("rfm.actor_hidden=2000", "actor_hidden"),
+        ("rfm.critic_layers=12", "critic_layers"),
+        ("rfm.particles=2000", "particles"),
+        ("env.obs_clip=2000", "obs_clip"),
+        ("env.obs_scale=[0,1,1]", "obs_scale"),
+        ("rfm.frequencies=[1e20]", "frequencies"),
+        ("env.max_torque=1e31", "action limits"),
+        ("rfm.t_max=0.0005", "t_max"),
+        ("rfm.log_temperature_max=50", "log_temperature_max"),
+    ] {
+        with(&["--set", set], &[key]);
+    }
     with(&["--preset", "papr"], &["papr", "paper"]);
     let file = dir.path().join("file");
     fs::write(&file, "mine").unwrap();
@@ -181,6 +196,28 @@ fn wrong_training_options_leave_nothing_behind() {
     refused(&["train", "--out", file.join("run").to_str().unwrap()], 1, &["cannot make"]);
     refused(&["train", "--out", dir.path().to_str().unwrap()], 2, &["not empty"]);
     assert_eq!(names(dir.path()), ["file"]);
+}
+
+#[test]
+fn diverging_physics_and_a_foreign_firmware_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let out = out.to_str().unwrap();
+    let args = ["train", "--env", "cartpole", "--total-timesteps", "400", "--out", out];
+    refused(&[&args[..], &["--set", "env.gear=1e300"]].concat(), 1, &["physics of cartpole diverged"]);
+    let out = dir.path().join("cartpole");
+    let args = [&args[..6], &[out.to_str().unwrap(), "--json"], &SHORT].concat();
+    let policy = json(&run(&args))["policy"].as_str().unwrap().to_string();
+    refused(&["export", &policy, "--firmware"], 2, &["no program", "cartpole", "--out"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = host_train(&["envs", "--json"]).stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("standard output"), "{}", text(&output.stderr));
 }
 
 #[cfg(unix)]

@@ -171,7 +171,7 @@ impl RfmConfig {
         scratch: &EstimatorScratch<'_>,
         mean: &[f32],
     ) -> Result<(), EstimateError> {
-        if !(t >= math::FLUSH && t < 1.0) {
+        if !(math::FLUSH..1.0).contains(&t) {
             return Err(EstimateError::Time);
         }
         if x.iter().any(|x| !x.is_finite()) {

@@ -58,17 +58,23 @@ pub const SMALL: Recipe = Recipe {
 /// Encodes an artefact with random weights.
 pub fn artefact(recipe: Recipe) -> Aligned {
     let critic = CriticShape { obs: recipe.obs, act: recipe.act, hidden: 5, layers: 2, activation: Activation::Tanh };
-    encode(recipe, critic, 0.6).unwrap()
+    encode(recipe, critic, [0.6, 0.6]).unwrap()
 }
 
 /// An artefact with a deep ReLU critic whose weights are so large that its values overflow; none where they do so in
 /// the self-test, which the encoder refuses.
 pub fn overflowing_critic(seed: u64) -> Option<Aligned> {
     let critic = CriticShape { obs: SMALL.obs, act: SMALL.act, hidden: 3, layers: 6, activation: Activation::Relu };
-    encode(Recipe { seed, critics: 1, ..SMALL }, critic, 1e9)
+    encode(Recipe { seed, critics: 1, ..SMALL }, critic, [0.6, 1e9])
 }
 
-fn encode(recipe: Recipe, critic: CriticShape, critic_scale: f32) -> Option<Aligned> {
+/// An artefact whose velocity weights were drawn around the thresholds of the subnormal rule.
+pub fn tiny_weights() -> Aligned {
+    let critic = CriticShape { obs: SMALL.obs, act: SMALL.act, hidden: 5, layers: 2, activation: Activation::Tanh };
+    encode(SMALL, critic, [4.0 * math::FLUSH, 0.6]).unwrap()
+}
+
+fn encode(recipe: Recipe, critic: CriticShape, [scale_of_velocity, critic_scale]: [f32; 2]) -> Option<Aligned> {
     let Recipe { obs, act, hidden, layers, activation, trunk, solver, steps, critics, seed } = recipe;
     let frequencies = [1.0, 2.0];
     let shape = VelocityShape { obs, act, hidden, layers, frequencies: 2, activation, trunk };
@@ -76,7 +82,8 @@ fn encode(recipe: Recipe, critic: CriticShape, critic_scale: f32) -> Option<Alig
     let mut random = |n: usize, scale: f32| -> Vec<f32> {
         (0..n).map(|_| scale * math::symmetric_uniform(rng.next_u32())).collect()
     };
-    let (params, critic_params) = (random(shape.params(), 0.6), random(critics * critic.params(), critic_scale));
+    let (params, critic_params) =
+        (random(shape.params(), scale_of_velocity), random(critics * critic.params(), critic_scale));
     let (mean, scale) = (random(obs, 2.0), random(obs, 0.4).iter().map(|s| 1.0 + s).collect::<Vec<_>>());
     let names: Vec<String> = (0..obs.max(act)).map(|i| format!("channel {i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -274,11 +274,6 @@ impl Trainer {
         &self.agent
     }
 
-    /// The agent, to be asked for actions.
-    pub fn agent_mut(&mut self) -> &mut Rfm {
-        &mut self.agent
-    }
-
     /// Every finished episode, in order.
     pub fn episodes(&self) -> &[Episode] {
         &self.episodes

@@ -13,7 +13,7 @@ mod velocity;
 pub use activation::{Activation, Trunk};
 pub use critic::{Critic, CriticScratch, CriticShape};
 pub use kernel::gemv_add;
-pub use velocity::{VelocityNet, VelocityShape, time_features};
+pub use velocity::{VelocityNet, VelocityShape};
 
 /// Why a network cannot be built over the slices it was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

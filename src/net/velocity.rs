@@ -127,7 +127,7 @@ impl<'a> VelocityNet<'a> {
     /// `out = W_t te(t)` for the flow time `t`; `out` has width `H`.
     pub fn time_part(&self, t: f32, out: &mut [f32]) {
         out.fill(0.0);
-        // A column a feature, in the order of `time_features`, without room for the features themselves.
+        // A column a feature, in the order of `time_feature`, without room for the features themselves.
         let h = self.shape.hidden;
         for (j, column) in self.time_weights.chunks_exact(h.max(1)).enumerate() {
             gemv_add(column, &[time_feature(self.frequencies, t, j)], out);
@@ -157,13 +157,7 @@ impl<'a> VelocityNet<'a> {
     }
 }
 
-/// The time features `[sin(f_0 t), .., sin(f_{F-1} t), cos(f_0 t), .., cos(f_{F-1} t)]` into `out` (length `2F`).
-pub fn time_features(frequencies: &[f32], t: f32, out: &mut [f32]) {
-    for (j, feature) in out.iter_mut().enumerate() {
-        *feature = time_feature(frequencies, t, j);
-    }
-}
-
+/// Component `j` of the time features `[sin(f_0 t), .., sin(f_{F-1} t), cos(f_0 t), .., cos(f_{F-1} t)]`.
 fn time_feature(frequencies: &[f32], t: f32, j: usize) -> f32 {
     let n = frequencies.len();
     match (frequencies.get(j), frequencies.get(j.wrapping_sub(n))) {

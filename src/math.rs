@@ -75,6 +75,30 @@ pub fn ln(x: f32) -> f32 {
     libm::logf(x)
 }
 
+/// `ln(1 + x)`, accurate for small `x`.
+#[inline]
+pub fn ln_1p(x: f32) -> f32 {
+    libm::log1pf(x)
+}
+
+/// `e^x - 1`, accurate for small `x`.
+#[inline]
+pub fn exp_m1(x: f32) -> f32 {
+    libm::expm1f(x)
+}
+
+/// The error function, `2/sqrt(pi)` times the integral of `e^(-s^2)` from 0 to `x`.
+#[inline]
+pub fn erf(x: f32) -> f32 {
+    libm::erff(x)
+}
+
+/// `1 - erf(x)`, accurate where it is small.
+#[inline]
+pub fn erfc(x: f32) -> f32 {
+    libm::erfcf(x)
+}
+
 /// Sine, `x` in radians.
 #[inline]
 pub fn sin(x: f32) -> f32 {

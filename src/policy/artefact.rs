@@ -55,7 +55,10 @@ pub(super) mod word {
     pub const CRITIC_ACTIVATION: usize = 25;
     pub const PARTICLES: usize = 26;
     pub const TEMPERATURE: usize = 27;
-    pub const RESERVED: core::ops::Range<usize> = 28..32;
+    pub const SOURCE_PARAMETER: usize = 28;
+    /// Two words.
+    pub const SCHEDULE_PARAMETERS: usize = 29;
+    pub const RESERVED: usize = 31;
 }
 
 /// Why bytes are not an artefact that this crate can run.
@@ -239,7 +242,7 @@ impl<'a> Artefact<'a> {
         r.count(word::NUMBER, 0, 0, "number format")?;
         r.count(word::SQUASH, 0, 0, "squash")?;
         r.count(word::SEED_RULE, 0, 0, "seed rule")?;
-        if word::RESERVED.into_iter().any(|i| r.word(i) != 0) {
+        if r.word(word::RESERVED) != 0 {
             return Err(E::Reserved);
         }
         let shape = VelocityShape {
@@ -259,6 +262,11 @@ impl<'a> Artefact<'a> {
             latent_clip: r.float(word::LATENT_CLIP),
         };
         plan.check().map_err(|_| E::Field("integration interval or latent clip"))?;
+        let source = Source::from_code(r.word(word::SOURCE), r.float(word::SOURCE_PARAMETER));
+        let source = source.map_err(|_| E::Field("source or its parameter"))?;
+        let parameters = [word::SCHEDULE_PARAMETERS, word::SCHEDULE_PARAMETERS + 1].map(|i| r.float(i));
+        let schedule = Schedule::from_code(r.word(word::SCHEDULE), parameters);
+        let schedule = schedule.map_err(|_| E::Field("schedule or its parameters"))?;
         let period_us = r.count(word::PERIOD, 1, 3_600_000_000, "control period")? as u32;
         let obs_clip = r.float(word::OBS_CLIP);
         if !(1.0 / 1024.0..=1024.0).contains(&obs_clip) {
@@ -340,8 +348,8 @@ impl<'a> Artefact<'a> {
             period_us,
             velocity,
             plan,
-            source: Source::from_code(r.word(word::SOURCE)).ok_or(E::Field("source"))?,
-            schedule: Schedule::from_code(r.word(word::SCHEDULE)).ok_or(E::Field("schedule"))?,
+            source,
+            schedule,
             normalizer: Normalizer { mean, scale, clip: obs_clip },
             range: ActionRange { low, high },
             obs_names,

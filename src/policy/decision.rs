@@ -5,7 +5,7 @@
 //! artefact, seed and observations give the same bits on every machine. An action is written only when it is finite
 //! and inside its limits.
 //!
-//! Cost: see [`Policy::macs_per_decision`]; besides the multiply-accumulates a decision draws `act` normal numbers and
+//! Cost: see [`Policy::macs_per_decision`]; besides the multiply-accumulates a decision draws `act` numbers from the source and
 //! takes `act` hyperbolic tangents.
 
 use super::{Artefact, ArtefactError, BestOfScratch};
@@ -84,6 +84,8 @@ impl<'s> PolicyScratch<'s> {
 pub struct Policy<'a> {
     artefact: Artefact<'a>,
     sampler: Sampler<'a>,
+    /// Factor of the noise at the plan's start, 1 for every schedule but VE.
+    start_scale: f32,
 }
 
 impl<'a> Policy<'a> {
@@ -95,7 +97,8 @@ impl<'a> Policy<'a> {
     /// The policy with another plan: fewer steps for a shorter deadline, say.
     pub fn with_plan(artefact: Artefact<'a>, plan: Plan) -> Result<Self, PolicyError> {
         let sampler = Sampler::new(*artefact.velocity(), plan).map_err(PolicyError::Plan)?;
-        Ok(Self { artefact, sampler })
+        let start_scale = artefact.schedule().start_scale(plan.t_start);
+        Ok(Self { artefact, sampler, start_scale })
     }
 
     /// The artefact.
@@ -158,6 +161,7 @@ impl<'a> Policy<'a> {
         for (latent, noise) in latent.iter_mut().zip(noise) {
             *latent = math::flush(*noise);
         }
+        self.scale(latent);
         self.sampler.integrate(latent, &mut scratch.sampler).map_err(PolicyError::Sample)?;
         self.artefact.range().apply(latent, action);
         Ok(())
@@ -210,7 +214,15 @@ impl<'a> Policy<'a> {
     ) -> Result<(), PolicyError> {
         let latent = scratch.latent.get_mut(..self.act_dim()).ok_or(PolicyError::Sample(SampleError::Scratch))?;
         self.artefact.source().sample(rng, latent);
+        self.scale(latent);
         self.sampler.integrate(latent, &mut scratch.sampler).map_err(PolicyError::Sample)
+    }
+
+    /// Makes source noise the start of the integration.
+    fn scale(&self, latent: &mut [f32]) {
+        if self.start_scale != 1.0 {
+            latent.iter_mut().for_each(|x| *x = math::flush(self.start_scale * *x));
+        }
     }
 
     pub(super) fn act_dim(&self) -> usize {

@@ -206,6 +206,7 @@ impl Manifest<'_> {
         let s = &self.shape;
         let length = out.len() as u32;
         let critic = self.critics.as_ref();
+        let [low, high] = self.schedule.parameters();
         let mut words = [0u32; (HEADER - NAME) / 4];
         for (index, value) in [
             (0, u32::from_le_bytes(MAGIC)),
@@ -218,8 +219,8 @@ impl Manifest<'_> {
             (word::FREQUENCIES, s.frequencies as u32),
             (word::ACTIVATION, s.activation as u32),
             (word::TRUNK, s.trunk as u32),
-            (word::SOURCE, self.source as u32),
-            (word::SCHEDULE, self.schedule as u32),
+            (word::SOURCE, self.source.code()),
+            (word::SCHEDULE, self.schedule.code()),
             (word::SOLVER, self.plan.solver as u32),
             (word::STEPS, self.plan.steps as u32),
             (word::T_START, self.plan.t_start.to_bits()),
@@ -233,6 +234,9 @@ impl Manifest<'_> {
             (word::CRITIC_ACTIVATION, critic.map_or(0, |c| c.shape.activation as u32)),
             (word::PARTICLES, critic.map_or(0, |c| c.particles as u32)),
             (word::TEMPERATURE, critic.map_or(0, |c| c.temperature.to_bits())),
+            (word::SOURCE_PARAMETER, self.source.parameter().to_bits()),
+            (word::SCHEDULE_PARAMETERS, low.to_bits()),
+            (word::SCHEDULE_PARAMETERS + 1, high.to_bits()),
         ] {
             if let Some(word) = words.get_mut(index) {
                 *word = value;

@@ -39,6 +39,8 @@ pub struct Recipe {
     pub solver: Solver,
     pub steps: usize,
     pub critics: usize,
+    pub source: Source,
+    pub schedule: Schedule,
     pub seed: u64,
 }
 
@@ -52,13 +54,20 @@ pub const SMALL: Recipe = Recipe {
     solver: Solver::Euler,
     steps: 3,
     critics: 2,
+    source: Source::Gaussian,
+    schedule: Schedule::Linear,
     seed: 1,
 };
 
 /// Encodes an artefact with random weights.
 pub fn artefact(recipe: Recipe) -> Aligned {
+    try_artefact(recipe).unwrap()
+}
+
+/// The same; none where the encoder refuses the recipe.
+pub fn try_artefact(recipe: Recipe) -> Option<Aligned> {
     let critic = CriticShape { obs: recipe.obs, act: recipe.act, hidden: 5, layers: 2, activation: Activation::Tanh };
-    encode(recipe, critic, [0.6, 0.6]).unwrap()
+    encode(recipe, critic, [0.6, 0.6])
 }
 
 /// An artefact with a deep ReLU critic whose weights are so large that its values overflow; none where they do so in
@@ -75,7 +84,7 @@ pub fn tiny_weights() -> Aligned {
 }
 
 fn encode(recipe: Recipe, critic: CriticShape, [scale_of_velocity, critic_scale]: [f32; 2]) -> Option<Aligned> {
-    let Recipe { obs, act, hidden, layers, activation, trunk, solver, steps, critics, seed } = recipe;
+    let Recipe { obs, act, hidden, layers, activation, trunk, solver, steps, critics, source, schedule, seed } = recipe;
     let frequencies = [1.0, 2.0];
     let shape = VelocityShape { obs, act, hidden, layers, frequencies: 2, activation, trunk };
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
@@ -96,8 +105,8 @@ fn encode(recipe: Recipe, critic: CriticShape, [scale_of_velocity, critic_scale]
         frequencies: &frequencies,
         params: &params,
         plan: Plan { solver, steps, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 },
-        source: Source::Gaussian,
-        schedule: Schedule::Linear,
+        source,
+        schedule,
         obs_names: &names[..obs],
         act_names: &names[..act],
         obs_mean: &mean,

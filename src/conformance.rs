@@ -1,13 +1,16 @@
 //! Conformance: every public building block, run on inputs from a seed and digested bit by bit.
 //!
 //! Run [`CASES`] on a PC and on a board and compare: equal digests mean that the board computes what the PC computes.
-//! Deterministic; no panics, no allocation; each case needs about 4 kB of stack. A case that fails inside returns the
-//! digest of what it had, which then differs.
+//! Deterministic; no panics, no allocation; the largest case needs 12 kB of stack on a Cortex-M0. A case that fails
+//! inside returns the digest of what it had, which then differs.
 
-use crate::flow::{Plan, Sampler, SamplerScratch, Schedule, Solver, Source};
+mod flow;
+mod rfm;
+
+use crate::flow::{Draws, Plan, ReverseMethod, Sampler, SamplerScratch, Schedule, SdeNoise, Solver, Source};
 use crate::math::{self, Digest};
 use crate::net::{Activation, Critic, CriticScratch, CriticShape, Trunk, VelocityNet, VelocityShape};
-use crate::rfm::{Boltzmann, BoltzmannScratch, ControlVariate, Estimator, Mixture, RfmConfig};
+use crate::rfm::{ControlVariate, Ladder, Method, TestFunction};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -17,8 +20,27 @@ pub type Case = (&'static str, fn(u64) -> u64);
 /// All cases.
 pub const CASES: &[Case] = &[
     ("math", math_functions),
-    ("source", source),
-    ("schedule", schedule),
+    ("source-gaussian", |seed| flow::source(seed, Source::Gaussian)),
+    ("source-laplace", |seed| flow::source(seed, Source::Laplace)),
+    ("source-logistic", |seed| flow::source(seed, Source::Logistic)),
+    ("source-student-t", |seed| flow::source(seed, Source::StudentT { dof: 3.0 })),
+    ("source-uniform", |seed| flow::source(seed, Source::Uniform)),
+    ("source-truncated", |seed| flow::source(seed, Source::TruncatedGaussian { bound: 2.0 })),
+    ("schedule-linear", |seed| flow::schedule(seed, Schedule::Linear)),
+    ("schedule-vp-cosine", |seed| flow::schedule(seed, Schedule::VpCosine)),
+    ("schedule-vp-linear", |seed| flow::schedule(seed, Schedule::VP_LINEAR)),
+    ("schedule-ve", |seed| flow::schedule(seed, Schedule::Ve { sigma_min: 0.01, sigma_max: 50.0 })),
+    ("draws-plain", |seed| flow::draws(seed, Draws::Plain)),
+    ("draws-antithetic", |seed| flow::draws(seed, Draws::Antithetic)),
+    ("draws-quasi", |seed| flow::draws(seed, Draws::Quasi)),
+    ("draws-latin", |seed| flow::draws(seed, Draws::Latin)),
+    ("reverse-ode", |seed| flow::reverse(seed, ReverseMethod::Ode(Solver::Rk4))),
+    ("reverse-ddim", |seed| flow::reverse(seed, ReverseMethod::Ddim { eta: 0.0 })),
+    ("reverse-ddpm", |seed| flow::reverse(seed, ReverseMethod::Ddpm)),
+    ("reverse-sde-beta", |seed| flow::reverse(seed, ReverseMethod::EulerMaruyama(SdeNoise::Beta { scale: 0.5 }))),
+    ("reverse-sde-diffusion", |seed| {
+        flow::reverse(seed, ReverseMethod::EulerMaruyama(SdeNoise::Diffusion { scale: 1.0 }))
+    }),
     ("velocity", velocity),
     ("subnormal", subnormal),
     ("euler", |seed| solver(seed, Solver::Euler)),
@@ -26,10 +48,21 @@ pub const CASES: &[Case] = &[
     ("heun", |seed| solver(seed, Solver::Heun)),
     ("rk4", |seed| solver(seed, Solver::Rk4)),
     ("critic", critic),
-    ("estimate-none", |seed| estimator(seed, ControlVariate::None)),
-    ("estimate-eta", |seed| estimator(seed, ControlVariate::Eta(0.7))),
-    ("estimate-diagonal", |seed| estimator(seed, ControlVariate::Diagonal { ridge: 1e-4, clip: 2.0 })),
-    ("estimate-fisher", |seed| estimator(seed, ControlVariate::Fisher)),
+    ("estimate-none", |seed| rfm::control_variate(seed, ControlVariate::None)),
+    ("estimate-eta", |seed| rfm::control_variate(seed, ControlVariate::Eta(0.7))),
+    ("estimate-eta-optimal", |seed| rfm::control_variate(seed, ControlVariate::EtaOptimal { ridge: 1e-4 })),
+    ("estimate-published", |seed| rfm::control_variate(seed, ControlVariate::PUBLISHED)),
+    ("estimate-full", |seed| rfm::control_variate(seed, ControlVariate::Full { ridge: 1e-3 })),
+    ("estimate-fisher", |seed| rfm::control_variate(seed, ControlVariate::Fisher)),
+    ("estimate-shrunk", |seed| rfm::control_variate(seed, ControlVariate::Shrunk)),
+    ("estimate-ula", |seed| rfm::method(seed, Method::Ula(rfm::LANGEVIN))),
+    ("estimate-mala", |seed| rfm::method(seed, Method::Mala(rfm::LANGEVIN))),
+    ("estimate-smc-adaptive", |seed| rfm::annealed(seed, Ladder::Adaptive { keep: 0.5 })),
+    ("estimate-smc-power", |seed| rfm::annealed(seed, Ladder::Power { exponent: 2.0 })),
+    ("estimate-auto", rfm::default),
+    ("estimate-constant", |seed| rfm::test_function(seed, TestFunction::Constant)),
+    ("estimate-boundary", |seed| rfm::test_function(seed, TestFunction::Boundary)),
+    ("estimate-sources", rfm::sources),
 ];
 
 // Widths that leave remainders after blocks of 16 and of 4 rows.
@@ -72,31 +105,6 @@ fn math_functions(seed: u64) -> u64 {
         digest.update(&[math::tanh(wide), math::atanh(x), math::exp(wide), math::ln(positive), math::sqrt(positive)]);
         digest.update(&[math::sin(wide), math::cos(wide), math::ln_sech2(wide), math::ln_add_exp(wide, x)]);
         digest.update(&math::box_muller([rng.next_u32(), rng.next_u32()]));
-    }
-    digest.finish()
-}
-
-fn source(seed: u64) -> u64 {
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
-    let mut digest = Digest::new();
-    let mut noise = [0.0; 33];
-    for _ in 0..20 {
-        Source::Gaussian.sample(&mut rng, &mut noise);
-        digest.update(&noise);
-        digest.update(&noise.map(|z| Source::Gaussian.log_density(z) + Source::Gaussian.score(z)));
-    }
-    digest.finish()
-}
-
-fn schedule(seed: u64) -> u64 {
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
-    let mut digest = Digest::new();
-    for _ in 0..200 {
-        let [t, x, mean] = uniform::<3>(&mut rng, 1.0);
-        let t = 0.5 + 0.49 * t;
-        let noise = Schedule::Linear.noise_from_data(t, x, mean);
-        digest.update(&[noise, Schedule::Linear.velocity_from_noise(t, x, noise)]);
-        digest.update(&[Schedule::Linear.velocity_from_data(t, x, mean)]);
     }
     digest.finish()
 }
@@ -281,41 +289,6 @@ fn critic(seed: u64) -> u64 {
             let q = critic.value_and_gradient(&part, &uniform::<ACT>(&mut rng, 1.0), &mut scratch, &mut gradient);
             digest.update(&[q]);
             digest.update(&gradient);
-        }
-    }
-    digest.finish()
-}
-
-fn estimator(seed: u64, control_variate: ControlVariate) -> u64 {
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
-    let mut params = [[0.0; CRITIC.params()]; 2];
-    params.iter_mut().for_each(|params| fill(&mut rng, 0.7, params));
-    let mut digest = Digest::new();
-    let [Ok(first), Ok(second)] = params.each_ref().map(|p| Critic::new(CRITIC, p)) else { return digest.finish() };
-    let critics = [first, second];
-    let mut parts = [0.0; 2 * H];
-    let (mut pre, mut a, mut b) = ([0.0; 2 * H], [0.0; H], [0.0; H]);
-    let (mut action, mut gradient) = ([0.0; ACT], [0.0; ACT]);
-    for mixture in
-        [Mixture::bridge(8), Mixture { bridge: 0, uniform: 5, kernel: 3, ..Mixture::default() }, Mixture::default()]
-    {
-        let mut estimator = Estimator::<ACT, 8>::new(RfmConfig { mixture, control_variate, ..RfmConfig::default() });
-        for i in 1..10 {
-            let scratch = BoltzmannScratch {
-                state_parts: &mut parts,
-                critic: CriticScratch { pre: &mut pre, a: &mut a, b: &mut b },
-                action: &mut action,
-                gradient: &mut gradient,
-            };
-            let s = uniform::<OBS>(&mut rng, 2.0);
-            let Some(mut target) = Boltzmann::new(&critics, &s, 0.2, scratch) else { return digest.finish() };
-            let (x, particle) = (uniform::<ACT>(&mut rng, 2.0), uniform::<ACT>(&mut rng, 1.0));
-            let t = 0.1 * i as f32;
-            if let Ok((mean, posterior)) = estimator.estimate(t, &x.into(), &mut target, &[particle], &mut rng) {
-                digest.update(mean.as_slice());
-                digest.update(&[posterior.effective_sample_size, posterior.log_normalizer]);
-                digest.update(estimator.weights().as_slice());
-            }
         }
     }
     digest.finish()

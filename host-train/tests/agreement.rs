@@ -8,8 +8,10 @@ use flowlet::math::ln_sech2;
 use flowlet::net::{Critic, CriticScratch};
 use flowlet::policy::{Policy, PolicyScratch};
 use flowlet::rfm::{
-    Boltzmann, BoltzmannScratch, ControlVariate, EstimatorScratch, Mixture, RfmConfig as Estimator, Target,
+    Annealed, Boltzmann, BoltzmannScratch, ControlVariate, EstimatorScratch, Langevin, Method, Mixture,
+    RfmConfig as Estimator, Target,
 };
+use host_train::agent::batch::BatchEstimator;
 use host_train::agent::posterior::{Estimates, Points, Posterior, Values};
 use host_train::agent::rfm::Rfm;
 use host_train::agent::sampler::Sampler;
@@ -17,6 +19,8 @@ use host_train::config::{Config, Sources};
 use host_train::nn::critic::CriticWork;
 use host_train::noise::Noise;
 use host_train::policy::{ArtefactBytes, critic_shape, velocity_shape};
+use rand_core::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro128PlusPlus;
 
 /// An agent for `cartpole` (5 observations, 1 action) or, given 2 actions, of the same networks with another width.
 fn agent(set: &[&str], obs: usize, act: usize) -> (Config, Rfm) {
@@ -158,11 +162,9 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
             let mut estimates = Estimates::new(n, ACT);
             posterior.estimate(points, &y, Values { q: &q, gradient: &gradient, temperature }, &mut estimates);
 
-            let estimator = Estimator {
-                mixture: Mixture { bridge, uniform, kernel, bandwidth: rfm.bandwidth as f32, bound: 0.9999 },
-                control_variate: variate,
-                ..Estimator::default()
-            };
+            let bandwidth = rfm.bandwidth as f32;
+            let mixture = Mixture { bridge, uniform, kernel, bandwidth, ..Mixture::default() };
+            let estimator = Estimator { control_variate: variate, ..Estimator::importance(mixture) };
             let (mut parts, mut action, mut slope) = (vec![0.0; 48], [0.0; ACT], [0.0; ACT]);
             let memory = BoltzmannScratch {
                 state_parts: &mut parts,
@@ -171,10 +173,11 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
                 gradient: &mut slope,
             };
             let mut target = Boltzmann::new(&critics, &s, temperature, memory).unwrap();
-            let (mut scores, mut weights) = (vec![0.0; k * ACT], vec![0.0; k]);
+            let mut memory = vec![0.0; EstimatorScratch::len(ACT, k)];
             for i in 0..n {
-                let candidates = &mut y[i * k * ACT..(i + 1) * k * ACT];
-                let mut scratch = EstimatorScratch { candidates, scores: &mut scores, weights: &mut weights };
+                let candidates = &y[i * k * ACT..(i + 1) * k * ACT];
+                let mut scratch = EstimatorScratch::carve(&mut memory, ACT, k).unwrap();
+                scratch.candidates.copy_from_slice(candidates);
                 let (x, centre) = (&x[i * ACT..][..ACT], &centre[i * ACT..][..ACT]);
                 let mut mean = [0.0; ACT];
                 let found = estimator.weigh(t[i], x, &mut target, centre, &mut scratch, &mut mean).unwrap();
@@ -190,6 +193,80 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
                     let batched = estimates.mean[i * ACT + j];
                     assert!(close(*mean, batched, spread), "{case}: {mean} {batched}");
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn flowlet_s_estimator_in_batch_is_flowlet_s_estimator() {
+    const ACT: usize = 2;
+    let halves = Mixture { bridge: 2, uniform: 2, kernel: 0, ..Mixture::default() };
+    let with = |method| Estimator { method, ..Estimator::default() };
+    for (name, k, estimator) in [
+        ("auto", 8, Estimator::auto(8)),
+        ("auto", 32, Estimator::auto(32)),
+        ("mala", 8, with(Method::Mala(Langevin::new(halves, 1, 4)))),
+        ("smc", 8, with(Method::Smc(Annealed::new(2, 4)))),
+    ] {
+        let set = ["rfm.critic_hidden=24", &format!("rfm.estimator={name:?}"), &format!("rfm.bridge={}", k - 5)];
+        let (config, agent) = agent(&set, 5, ACT);
+        let mut shape = critic_shape(&config, config.make_env().unwrap().spec());
+        shape.act = ACT;
+        let (n, temperature) = (40, 0.3);
+        let mut noise = Noise::new(5, 0);
+        let (mut s, mut x, mut t, mut latent) =
+            (vec![0.0; 5 * n], vec![0.0; n * ACT], vec![0.0; n], vec![0.0; n * ACT]);
+        noise.gaussian(&mut s);
+        noise.gaussian(&mut x);
+        noise.uniform_in(&mut t, 0.05, 0.95);
+        noise.gaussian(&mut latent);
+
+        let critic = agent.critic();
+        let mut states = vec![0.0; critic.state_parts_len(n)];
+        critic.state_parts(&s, &mut states);
+        let mut work = CriticWork::new(critic.shape(), n, k);
+        let mut estimates = Estimates::new(n, ACT);
+        BatchEstimator::new(&config.rfm, n, ACT).unwrap().estimate(
+            Points { x: &x, t: &t, centre: &latent },
+            temperature,
+            &mut Noise::new(6, 0),
+            |actions, group, q, gradient| {
+                critic.minimum_and_gradient(&states, actions, group, q, gradient, &mut work);
+            },
+            &mut estimates,
+        );
+        assert_eq!(estimates.refused, 0);
+
+        let params = [agent.critic_params(0), agent.critic_params(1)];
+        let critics = params.each_ref().map(|p| Critic::new(shape, p).unwrap());
+        let (mut pre, mut a, mut b) = (vec![0.0; 48], vec![0.0; 24], vec![0.0; 24]);
+        let (mut parts, mut action, mut slope) = (vec![0.0; 48], [0.0; ACT], [0.0; ACT]);
+        let mut memory = vec![0.0; EstimatorScratch::len(ACT, k)];
+        let mut seeds = Noise::new(6, 0);
+        for i in 0..n {
+            let boltzmann = BoltzmannScratch {
+                state_parts: &mut parts,
+                critic: CriticScratch { pre: &mut pre, a: &mut a, b: &mut b },
+                action: &mut action,
+                gradient: &mut slope,
+            };
+            let mut target = Boltzmann::new(&critics, &s[i * 5..][..5], temperature, boltzmann).unwrap();
+            let mut rng = Xoshiro128PlusPlus::seed_from_u64(seeds.rng().next_u64());
+            let mut scratch = EstimatorScratch::carve(&mut memory, ACT, k).unwrap();
+            let (x, latent, mut mean) = (&x[i * ACT..][..ACT], &latent[i * ACT..][..ACT], [0.0; ACT]);
+            let found = estimator.estimate(t[i], x, &mut target, latent, &mut rng, &mut scratch, &mut mean).unwrap();
+            let case = format!("{name} K={k} t={}", t[i]);
+            // The critics sum in another order, and later candidates follow from the earlier ones' values: what is a
+            // relative 1e-6 in Q becomes up to a hundred times that in a mean.
+            assert!(
+                close(found.effective_sample_size, estimates.ess[i], 1.0),
+                "{case}: {found:?} {}",
+                estimates.ess[i]
+            );
+            let spread = scratch.candidates.iter().fold(1.0f32, |most, y| most.max(y.abs()));
+            for (mean, batched) in mean.iter().zip(&estimates.mean[i * ACT..]) {
+                assert!(close(*mean, *batched, spread), "{case}: {mean} {batched}");
             }
         }
     }

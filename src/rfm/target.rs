@@ -1,7 +1,8 @@
 //! Target densities over the action latent.
 //!
-//! [`Target`] is what the estimator asks for; [`Boltzmann`] is the one a critic defines: `exp(Q(s, tanh u) / lambda)`
-//! over actions, written over latents with the Jacobian of `tanh`. No panics, no allocation.
+//! [`Target`] is what the estimator asks for, and how a user brings an energy of their own; [`Boltzmann`] is the one a
+//! critic defines: `exp(Q(s, a) / lambda)` over actions, on tanh latents, on a hard box or on all of space. No panics,
+//! no allocation.
 
 use crate::math;
 use crate::net::{Critic, CriticScratch};
@@ -13,6 +14,35 @@ pub trait Target {
 
     /// `ln p1(u)` up to the same constant, and its gradient into `score`.
     fn log_density_and_score(&mut self, latent: &[f32], score: &mut [f32]) -> f32;
+
+    /// Where the density is not zero.
+    fn support(&self) -> Support {
+        Support::Unbounded
+    }
+}
+
+/// Where a target's density is not zero, the same for every component.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Support {
+    /// Everywhere.
+    #[default]
+    Unbounded,
+    /// `|y_j| < limit`, with a density that may be anything but zero at the edge.
+    Box {
+        /// Half the width of the box, positive.
+        limit: f32,
+    },
+}
+
+impl Support {
+    /// Half the width, infinite where there is no bound.
+    pub fn limit(self) -> f32 {
+        match self {
+            Self::Unbounded => f32::INFINITY,
+            Self::Box { limit } => limit,
+        }
+    }
 }
 
 /// Memory that a [`Boltzmann`] target writes.
@@ -28,13 +58,28 @@ pub struct BoltzmannScratch<'s> {
     pub gradient: &'s mut [f32],
 }
 
-/// `p1(u) ~ exp(min_i Q_i(s, tanh u) / lambda) prod_j sech^2(u_j)`: the soft policy of a critic, over latents.
+/// Where the actions of a [`Boltzmann`] target live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Space {
+    /// Actions `a = tanh u` of latents `u`: the density over latents carries `prod_j sech^2(u_j)`.
+    #[default]
+    Tanh,
+    /// The latent is the action, inside `|a_j| < 1`. The density does not vanish at the edge.
+    Box,
+    /// The latent is the action, without bounds. The critic's value must fall fast enough for a density to exist.
+    Unbounded,
+}
+
+/// `p1(u) ~ exp(min_i Q_i(s, a) / lambda)`, times `prod_j sech^2(u_j)` where `a = tanh u`: the soft policy of a critic.
 ///
-/// Score: `(1 - a^2) grad_a Q / lambda - 2 tanh u` with the gradient of the smaller critic.
+/// Score: `grad_a Q / lambda` with the gradient of the smaller critic; on tanh latents
+/// `(1 - a^2) grad_a Q / lambda - 2 a`.
 #[derive(Debug)]
 pub struct Boltzmann<'c, 's> {
     critics: &'c [Critic<'c>],
     temperature: f32,
+    space: Space,
     scratch: BoltzmannScratch<'s>,
 }
 
@@ -61,15 +106,24 @@ impl<'c, 's> Boltzmann<'c, 's> {
             critic.state_part(s, part);
             parts = rest;
         }
-        Some(Self { critics, temperature, scratch })
+        Some(Self { critics, temperature, space: Space::Tanh, scratch })
+    }
+
+    /// The same in another space than that of tanh latents.
+    pub fn in_space(self, space: Space) -> Self {
+        Self { space, ..self }
     }
 
     fn evaluate(&mut self, latent: &[f32], mut score: Option<&mut [f32]>) -> f32 {
         let BoltzmannScratch { state_parts, critic: memory, action, gradient } = &mut self.scratch;
         let mut jacobian = 0.0;
         for (a, u) in action.iter_mut().zip(latent) {
-            *a = math::flush(math::tanh(*u));
-            jacobian += math::ln_sech2(*u);
+            if self.space == Space::Tanh {
+                *a = math::flush(math::tanh(*u));
+                jacobian += math::ln_sech2(*u);
+            } else {
+                *a = math::flush(*u);
+            }
         }
         let mut least = f32::INFINITY;
         let mut rest = &**state_parts;
@@ -87,7 +141,10 @@ impl<'c, 's> Boltzmann<'c, 's> {
             least = q;
             if let Some(score) = score.as_deref_mut() {
                 for ((s, g), a) in score.iter_mut().zip(gradient.iter()).zip(action.iter()) {
-                    *s = (1.0 - a * a) * g / self.temperature - 2.0 * a;
+                    *s = match self.space {
+                        Space::Tanh => (1.0 - a * a) * g / self.temperature - 2.0 * a,
+                        Space::Box | Space::Unbounded => g / self.temperature,
+                    };
                 }
             }
         }
@@ -102,6 +159,13 @@ impl Target for Boltzmann<'_, '_> {
 
     fn log_density_and_score(&mut self, latent: &[f32], score: &mut [f32]) -> f32 {
         self.evaluate(latent, Some(score))
+    }
+
+    fn support(&self) -> Support {
+        match self.space {
+            Space::Tanh | Space::Unbounded => Support::Unbounded,
+            Space::Box => Support::Box { limit: 1.0 },
+        }
     }
 }
 
@@ -130,8 +194,11 @@ mod tests {
             gradient: &mut gradient,
         };
         let mut target = Boltzmann::new(&critics, &[0.3, -0.8], 0.5, scratch).unwrap();
-        for _ in 0..50 {
-            let latent: Vec<f32> = uniform(2).iter().map(|u| 2.0 * u).collect();
+        for round in 0..60 {
+            let (space, reach) = [(Space::Tanh, 2.0), (Space::Box, 0.9), (Space::Unbounded, 2.0)][round % 3];
+            target = target.in_space(space);
+            assert_eq!(target.support().limit() == 1.0, space == Space::Box);
+            let latent: Vec<f32> = uniform(2).iter().map(|u| reach * u).collect();
             let mut score = vec![0.0; 2];
             let value = target.log_density_and_score(&latent, &mut score);
             assert_eq!(value.to_bits(), target.log_density(&latent).to_bits());

@@ -9,6 +9,7 @@
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
+//! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
@@ -18,6 +19,7 @@ pub mod boards;
 pub mod cargo;
 pub mod digests;
 pub mod elf;
+pub mod estimates;
 pub mod policy;
 pub mod qemu;
 pub mod refusals;
@@ -36,6 +38,8 @@ pub enum Command {
     Test(test::Options),
     /// Compare the digest of a thousand actions on the host and on every target
     Digests(digests::Options),
+    /// Measure the instructions and the RAM of one estimate of a posterior mean, for several sizes
+    Estimates(estimates::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components and QEMU, and check nothing
@@ -60,6 +64,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Test(options) => test::run(&root, &options),
         Command::Digests(options) => digests::run(&root, &options),
+        Command::Estimates(options) => estimates::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

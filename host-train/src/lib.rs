@@ -5,6 +5,7 @@
 //! at fault ([`Error`]). Nothing here runs on a robot; what does is in `flowlet` and `plants`.
 
 pub mod agent;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod curve;
@@ -17,6 +18,7 @@ pub mod records;
 pub mod replay;
 pub mod run;
 pub mod stats;
+pub mod toy;
 pub mod train;
 
 use std::fmt;

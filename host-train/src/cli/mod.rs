@@ -4,11 +4,13 @@
 //! is one JSON object and nothing else is printed there. An error is one sentence that says what to do; the exit code
 //! is 2 for wrong use and 1 for failure. No panics, a closed pipe included.
 
+mod bench;
 mod check_env;
 mod envs;
 mod eval;
 mod export;
 mod inspect;
+mod toy;
 mod train;
 mod verify;
 
@@ -48,6 +50,18 @@ enum Command {
     Envs,
     /// Replay recorded rollouts against an environment and report the largest differences
     CheckEnv(CheckEnvArgs),
+    /// Measure parts of flowlet against exact answers
+    #[command(subcommand, disable_help_subcommand = true, arg_required_else_help = false)]
+    Bench(BenchCommand),
+    /// Learn to sample densities in the plane from their energies alone, compare methods and draw them
+    Toy(ToyArgs),
+}
+
+/// What `bench` can measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Compare the posterior-mean estimators on targets with known posteriors
+    Estimator(EstimatorArgs),
 }
 
 /// Options of `train`.
@@ -144,6 +158,55 @@ pub struct CheckEnvArgs {
     pub env: Option<String>,
 }
 
+/// Options of `bench estimator`.
+#[derive(Args, Clone, Debug)]
+pub struct EstimatorArgs {
+    /// Dimensions, separated by commas or spaces [default: 1 2 6 12]
+    #[arg(long, value_name = "D", num_args = 1.., value_delimiter = ',')]
+    pub dims: Vec<usize>,
+    /// Temperatures [default: 1 0.2 0.05 0.02 0.005]
+    #[arg(long, value_name = "L", num_args = 1.., value_delimiter = ',')]
+    pub lambda: Vec<f64>,
+    /// Evaluations of Q for an estimate [default: 8 16 32 64 96 128 512]
+    #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',')]
+    pub samples: Vec<usize>,
+    /// Seed of targets, points and estimates
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Folder of the table and the pictures; what an earlier bench left there is replaced
+    #[arg(long, value_name = "DIR", default_value = "runs/bench-estimator")]
+    pub out: PathBuf,
+}
+
+/// Options of `toy`.
+#[derive(Args, Clone, Debug)]
+pub struct ToyArgs {
+    /// two-moons, eight-gaussians, rings, checkerboard, or all
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// First seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Number of seeds; with several the table has 95 % intervals
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub seeds: u32,
+    /// Folder of the pictures
+    #[arg(long, value_name = "DIR", default_value = "runs/toy")]
+    pub out: PathBuf,
+    /// Only one method: rfm, ne, ge, or score for reverse score matching [default: rfm, ne and ge]
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Source of the noise for rfm and score: gaussian, laplace or logistic [default: gaussian]
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Steps of Adam
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub updates: u32,
+    /// Evaluations of the energy for a training point
+    #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub samples: u32,
+}
+
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -215,6 +278,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Export(args)) => export::run(&args, output),
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),
+        Some(Command::Bench(command)) => bench::run(&command, output),
+        Some(Command::Toy(args)) => toy::run(&args, output),
     }
 }
 
@@ -224,13 +289,21 @@ fn sentence(error: &clap::Error, words: &[String]) -> String {
     let first = text.split("\n\n").next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
     let first = first.split_whitespace().collect::<Vec<_>>().join(" ");
-    let commands: Vec<String> = Cli::command().get_subcommands().map(|c| c.get_name().to_string()).collect();
-    if error.kind() == ErrorKind::InvalidSubcommand {
-        return format!("{first}: use one of {}", commands.join(", "));
+    let root = Cli::command();
+    // clap's errors do not say which command they are about: follow the words as far as they name commands.
+    let mut named = Vec::new();
+    let mut reached = &root;
+    for word in words.iter().skip(1) {
+        if let Some(inner) = reached.find_subcommand(word) {
+            named.push(word.as_str());
+            reached = inner;
+        }
     }
-    // clap's errors do not say which command they are about.
-    let command = words.iter().find(|word| commands.contains(word));
-    let command = command.map(|c| format!("{c} ")).unwrap_or_default();
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let names: Vec<&str> = reached.get_subcommands().map(clap::Command::get_name).collect();
+        return format!("{first}: use one of {}", names.join(", "));
+    }
+    let command = named.iter().map(|name| format!("{name} ")).collect::<String>();
     let hint = if command.is_empty() && error.kind() == ErrorKind::UnknownArgument {
         "; training options follow the word train"
     } else {
@@ -281,12 +354,16 @@ mod tests {
     fn wrong_use_is_one_sentence() {
         for (line, words) in [
             ("tran", vec!["'tran'", "train", "check-env"]),
+            ("bench foo", vec!["'foo'", "use one of estimator"]),
+            ("bench", vec!["estimator", "host-train bench --help"]),
+            ("bench estimator --dims x", vec!["'x'", "host-train bench estimator --help"]),
             ("train --sed 3", vec!["'--sed'", "host-train train --help"]),
             ("--seed 3", vec!["'--seed'", "follow the word train"]),
             ("train --seed x", vec!["'x'", "--seed"]),
             ("train --seed -1", vec!["-1"]),
             ("eval", vec!["--policy", "host-train eval --help"]),
             ("eval --policy f --episodes 0", vec!["--episodes", "1..=1000000", "host-train eval --help"]),
+            ("toy rings --seeds 0", vec!["--seeds", "host-train toy --help"]),
             ("inspect", vec!["FILE", "host-train inspect --help"]),
             ("check-env", vec!["FILE|DIR", "host-train check-env --help"]),
             ("export f --steps 0", vec!["--steps"]),

@@ -1,0 +1,12 @@
+//! `bench estimator`: flowlet's posterior-mean estimators against exact posterior means.
+//!
+//! [`targets`] are densities whose posteriors are known; [`contenders`] are the estimators; [`grid`] measures them on
+//! cells of time, dimension, temperature and number of evaluations; [`particles`] are what the default is given when it
+//! is given something; [`report`] and [`heatmap`] say what came out.
+
+pub mod contenders;
+pub mod grid;
+pub mod heatmap;
+pub mod particles;
+pub mod report;
+pub mod targets;

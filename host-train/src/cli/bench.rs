@@ -1,0 +1,137 @@
+//! `bench estimator`: measures flowlet's posterior-mean estimators and says whether the default keeps its promises.
+
+use super::{BenchCommand, EstimatorArgs, Output, note};
+use crate::bench::contenders::{AUTO, AUTO_PARTICLES, CONTENDERS, PUBLISHED};
+use crate::bench::grid::{self, Cell, Grid, POINTS, repetitions};
+use crate::bench::{heatmap, particles, report};
+use crate::run::write_atomic;
+use crate::{Error, Result};
+use cpu_time::ProcessTime;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::path::Path;
+
+/// Largest dimension, and largest number of evaluations: what a machine's memory and a user's patience stand.
+const MOST_DIMS: usize = 32;
+const MOST_SAMPLES: usize = 4096;
+/// Fewest evaluations: every proposal of a mixture gets one candidate.
+const FEWEST_SAMPLES: usize = 4;
+/// Temperatures: below the least, peaks of Q are narrower than the grid of the exact means.
+const LAMBDAS: (f64, f64) = (0.005, 100.0);
+
+/// Runs the command.
+pub(super) fn run(command: &BenchCommand, output: Output) -> Result<()> {
+    match command {
+        BenchCommand::Estimator(args) => estimator(args, output),
+    }
+}
+
+fn estimator(args: &EstimatorArgs, output: Output) -> Result<()> {
+    let started = ProcessTime::now();
+    let grid = grid_of(args)?;
+    let out = args.out.as_path();
+    // Found out before the work rather than after it.
+    std::fs::create_dir_all(out).map_err(|e| {
+        Error::failure(format!("cannot make the folder {} ({e}): choose another with --out", out.display()))
+    })?;
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    conditions(&grid, output);
+    let cells = measure(&grid, threads)?;
+    output.line(&format!("\n{}\n{}", report::tables(&grid, &cells), report::verdict(&grid, &cells)));
+    write(out, &grid, &cells)?;
+    let seconds = started.elapsed().as_secs_f64();
+    output.line(&format!("\n{seconds:.0} CPU-seconds; cells.csv and three pictures in {}", out.display()));
+    let mut object = report::object(&grid, &cells);
+    if let Some(object) = object.as_object_mut() {
+        object.insert("seed".into(), json!(grid.seed));
+        object.insert("cpu_seconds".into(), json!(seconds));
+        object.insert("out".into(), json!(out));
+    }
+    output.object(&object);
+    Ok(())
+}
+
+/// Measures with a bar on a terminal, and with a line now and then elsewhere.
+fn measure(grid: &Grid, threads: usize) -> Result<Vec<Cell>> {
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} targets, {eta} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    let count = grid::tasks(grid) as u64;
+    let bar = ProgressBar::new(count).with_style(style);
+    let cells = grid::run(grid, threads, &|| {
+        bar.inc(1);
+        let (done, every) = (bar.position(), count.div_ceil(10));
+        if bar.is_hidden() && (done.is_multiple_of(every) || done == count) {
+            note(&format!("{done} of {count} targets, {:.0} s", bar.elapsed().as_secs_f64()));
+        }
+    });
+    bar.finish_and_clear();
+    cells
+}
+
+/// What is compared, and how.
+fn conditions(grid: &Grid, output: Output) {
+    output.line(&format!(
+        "posterior-mean estimators against exact means: mean squared error of the velocity per dimension, seed {}",
+        grid.seed
+    ));
+    output.line(&format!("d {:?}, lambda {:?}, K {:?}, t {:?}", grid.dims, grid.lambdas, grid.samples, grid::TIMES));
+    output.line(&format!(
+        "{} targets for a (d, lambda), half separable, half mixtures, Q range 1; {POINTS} points each for a t",
+        grid.targets
+    ));
+    let pairs = grid.dims.iter().flat_map(|d| grid.samples.iter().map(move |k| repetitions(*d, *k)));
+    let (least, most) = pairs.fold((usize::MAX, 0), |(a, b), r| (a.min(r), b.max(r)));
+    output.line(&format!("{least} to {most} repetitions at a point, the same points and random numbers for everyone"));
+    output.line("K counts the points at which Q is evaluated, with or without its gradient");
+    output.line(&format!(
+        "particles: {} of a flow trained by the default on {} targets at K={}, Euler {} steps; the {} evaluations of Q \
+         of that training are not counted in K",
+        particles::PARTICLES,
+        particles::ROUNDS * particles::POINTS,
+        particles::TRAINING_SAMPLES,
+        particles::STEPS,
+        particles::training_evaluations()
+    ));
+    for contender in CONTENDERS {
+        output.line(&format!("  {:32}{}", contender.name, contender.what));
+    }
+}
+
+/// Writes the table and the pictures, each atomically.
+fn write(out: &Path, grid: &Grid, cells: &[Cell]) -> Result<()> {
+    write_atomic(&out.join("cells.csv"), report::csv(cells).as_bytes())?;
+    let over = |other: usize, own: usize| move |c: &Cell| c.scores[other].mse / c.scores[own].mse;
+    let title = |what: &str| format!("{what}, seed {}", grid.seed);
+    let path = |name: &str| out.join(name);
+    heatmap::write(&path("heatmap.svg"), &title("published over auto"), grid, cells, over(PUBLISHED, AUTO))?;
+    let particles = over(PUBLISHED, AUTO_PARTICLES);
+    heatmap::write(&path("heatmap-particles.svg"), &title("published over auto+particles"), grid, cells, particles)?;
+    let fixed = |c: &Cell| 1.0 / c.against_fixed.ratio;
+    heatmap::write(&path("heatmap-fixed.svg"), &title("best fixed proposal with eta=0 over auto"), grid, cells, fixed)
+}
+
+/// The grid that the options ask for: sorted, each value once.
+fn grid_of(args: &EstimatorArgs) -> Result<Grid> {
+    let standard = Grid::default();
+    let dims = whole("--dims", &args.dims, 1, MOST_DIMS, standard.dims.clone())?;
+    let samples = whole("--samples", &args.samples, FEWEST_SAMPLES, MOST_SAMPLES, standard.samples.clone())?;
+    let (low, high) = LAMBDAS;
+    if let Some(wrong) = args.lambda.iter().find(|l| !(low..=high).contains(*l)) {
+        return Err(Error::usage(format!("--lambda {wrong}: give temperatures from {low} to {high}")));
+    }
+    let mut lambdas = if args.lambda.is_empty() { standard.lambdas.clone() } else { args.lambda.clone() };
+    lambdas.sort_by(|a, b| b.total_cmp(a));
+    lambdas.dedup();
+    Ok(Grid { dims, lambdas, samples, seed: args.seed, ..standard })
+}
+
+/// A list of whole numbers, or the standard one when nothing was given.
+fn whole(option: &str, given: &[usize], low: usize, high: usize, standard: Vec<usize>) -> Result<Vec<usize>> {
+    if let Some(wrong) = given.iter().find(|v| !(low..=high).contains(*v)) {
+        return Err(Error::usage(format!("{option} {wrong}: give whole numbers from {low} to {high}")));
+    }
+    let mut values = if given.is_empty() { standard } else { given.to_vec() };
+    values.sort_unstable();
+    values.dedup();
+    Ok(values)
+}

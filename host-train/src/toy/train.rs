@@ -62,6 +62,10 @@ const MAX_NORM: f32 = 1.0;
 /// Rate of the running mean of the weights, which is what samples.
 const AVERAGE: f32 = 0.005;
 
+/// Angular frequencies of the waves (a sine and a cosine a component) that the network sees of its input beside the input
+/// itself: without them it blurs what is finer than about one.
+const WAVES: [f32; 3] = [0.5 * PI, PI, 2.0 * PI];
+
 /// A network with the conventions it was trained in.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -72,6 +76,15 @@ pub struct Model {
     state: Vec<f32>,
     time: Vec<f32>,
     input: Vec<f32>,
+    waves: Vec<f32>,
+}
+
+/// The waves of points, 4 [`WAVES`] numbers a point, into `out`.
+fn waves(points: &[f32], out: &mut Vec<f32>) {
+    out.clear();
+    for x in points {
+        out.extend(WAVES.iter().flat_map(|f| <[f32; 2]>::from((f * x).sin_cos())));
+    }
 }
 
 impl Model {
@@ -84,15 +97,16 @@ impl Model {
             trunk: Trunk::Residual,
         };
         let frequencies = (0..6).map(|i| 0.5 * PI * f32::from(1_u8 << i)).collect();
-        let shape = VelocityShape { obs: 0, act: 2, frequencies, constant: Vec::new(), hidden };
+        let shape = VelocityShape { obs: 4 * WAVES.len(), act: 2, frequencies, constant: Vec::new(), hidden };
         Self {
             net: VelocityNet::new(shape.clone(), SQRT_2, 0.1, noise),
             work: VelocityWork::new(&shape, budget.batch.max(TILE)),
             schedule,
             prediction,
-            state: vec![0.0; budget.width],
+            state: vec![0.0; TILE * budget.width],
             time: vec![0.0; budget.width],
             input: Vec::new(),
+            waves: Vec::new(),
         }
     }
 
@@ -106,12 +120,14 @@ impl Model {
     pub fn predict(&mut self, t: f32, x: &[f32], out: &mut [f32]) {
         let t = t.clamp(TIMES.0, TIMES.1);
         let scale = Self::input_scale(self.schedule, t);
-        self.net.state_part(&[], &mut self.state, &mut self.work);
         self.net.time_part(t, &mut self.time);
         for (x, out) in x.chunks(2 * TILE).zip(out.chunks_mut(2 * TILE)) {
             self.input.clear();
             self.input.extend(x.iter().map(|x| scale * x));
-            out.copy_from_slice(self.net.velocities(&self.input, &self.state, &self.time, x.len() / 2, &mut self.work));
+            waves(&self.input, &mut self.waves);
+            let state = &mut self.state[..x.len() / 2 * self.time.len()];
+            self.net.state_part(&self.waves, state, &mut self.work);
+            out.copy_from_slice(self.net.velocities(&self.input, state, &self.time, 1, &mut self.work));
         }
         let (a, b) = (self.schedule.alpha(t), self.schedule.beta(t));
         match self.prediction {
@@ -224,7 +240,8 @@ impl Fit {
             self.place(row);
         }
         let (work, gradient) = (&mut self.model.work, &mut self.gradient);
-        self.net.regress(&[], &self.input, &self.times, &self.targets, work, gradient);
+        waves(&self.input, &mut self.model.waves);
+        self.net.regress(&self.model.waves, &self.input, &self.times, &self.targets, work, gradient);
         self.adam.step(self.net.params_mut(), gradient);
         // A mean of everything so far, until that is as long as the running mean.
         let rate = AVERAGE.max(1.0 / (update as f32 + 1.0));

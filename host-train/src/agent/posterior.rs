@@ -48,14 +48,16 @@ pub struct Estimates {
     pub mean: Vec<f32>,
     /// Effective sample sizes, 1 / sum w^2.
     pub ess: Vec<f32>,
-    /// Estimates of the target policy's entropy, over actions.
+    /// Estimates of the target policy's entropy, over actions; only of the points that tell it.
     pub entropy: Vec<f32>,
+    /// Points without an estimate, which get their own policy sample for a mean.
+    pub refused: usize,
 }
 
 impl Estimates {
     /// Room for `n` points.
     pub fn new(n: usize, act: usize) -> Self {
-        Self { mean: vec![0.0; n * act], ess: vec![0.0; n], entropy: vec![0.0; n] }
+        Self { mean: vec![0.0; n * act], ess: vec![0.0; n], entropy: vec![0.0; n], refused: 0 }
     }
 }
 

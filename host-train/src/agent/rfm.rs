@@ -2,27 +2,28 @@
 //!
 //! A twin critic learns Q; a velocity network learns to carry Gaussian noise to latents u with tanh u distributed as
 //! exp(min Q / lambda). The flow has no samples of that target, so each regression target (E[X_1 | x_t] - x_t) / (1 - t)
-//! comes from the estimator in [`super::posterior`]. The recommended and the published algorithm are two configurations
-//! ([`RfmConfig::standard`], [`RfmConfig::paper`]) of this one.
+//! comes from an estimator: that of [`super::posterior`], or one of flowlet's in [`super::batch`]. The recommended and
+//! the published algorithm are two configurations ([`RfmConfig::standard`], [`RfmConfig::paper`]) of this one.
 //!
 //! One update, on a minibatch:
 //! 1. a latent u' at s' (and one at s where the actor learns there), chosen among `target_particles`;
 //! 2. critics: one Adam step on sum over k of mean (Q_k - y)^2, y = r + gamma mask min Qbar(s', tanh u'); Polyak;
-//! 3. points x = t u + (1 - t) e on the path, t uniform, and K candidate latents for each;
-//! 4. their posterior means under the updated critics;
+//! 3. points x = t u + (1 - t) e on the path, t uniform;
+//! 4. their posterior means under the updated critics, from K candidate latents each;
 //! 5. actor: one Adam step on the mean squared error of v(x, t, s) against (E[X_1 | x] - x) / (1 - t);
 //! 6. the temperature, towards a target entropy where the rule says so.
 //!
 //! Panics only on slices of a wrong length. After the first update nothing allocates. Deterministic given the seed.
 //! Cost at 17 observations, 6 actions and the standard constants: about 9.2 M multiply-accumulates an update.
 
+use super::batch::BatchEstimator;
 use super::posterior::{Estimates, Points, Posterior, Values};
 use super::room;
 use super::select::{Pick, Selector};
-use crate::config::{ActorAt, RfmConfig, TemperatureRule, Trunk};
+pub use super::{critic_shape, velocity_shape};
+use crate::config::{ActorAt, Estimator, RfmConfig, TemperatureRule};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
-use crate::nn::hidden::Hidden;
 use crate::nn::optim::Adam;
 use crate::nn::velocity::{VelocityNet, VelocityShape, VelocityWork};
 use crate::noise::Noise;
@@ -44,8 +45,10 @@ pub struct UpdateStats {
     pub q_mean: f32,
     /// Mean effective sample size of the posterior means.
     pub ess: f32,
-    /// Mean estimate of the target policy's entropy.
+    /// Mean estimate of the target policy's entropy; NaN where no point tells it.
     pub entropy: f32,
+    /// Points of the actor without a posterior mean, for the critic is not finite there.
+    pub refused: usize,
     /// Temperature after the update.
     pub lambda: f32,
     /// Norm of the actor's gradient before any limit.
@@ -66,6 +69,8 @@ pub struct Rfm {
     updates: Noise,
     selector: Selector,
     posterior: Posterior,
+    /// In place of `posterior` where the configuration asks for an estimator of flowlet.
+    batch: Option<BatchEstimator>,
     memory: Memory,
 }
 
@@ -94,37 +99,6 @@ struct Memory {
     chosen: Vec<f32>,
 }
 
-/// The velocity network that a configuration asks for.
-pub fn velocity_shape(config: &RfmConfig, obs: usize, act: usize) -> VelocityShape {
-    let constant = if config.constant_embedding {
-        // The features of the temperature at the start, at the frequencies of the time features.
-        let angles = config.frequencies.iter().map(|f| f * config.temperature as f32);
-        angles.clone().map(f32::sin).chain(angles.map(f32::cos)).collect()
-    } else {
-        Vec::new()
-    };
-    let hidden = Hidden {
-        width: config.actor_hidden,
-        layers: config.actor_layers,
-        outputs: act,
-        activation: config.activation,
-        trunk: config.trunk,
-    };
-    VelocityShape { obs, act, frequencies: config.frequencies.clone(), constant, hidden }
-}
-
-/// The critics that a configuration asks for.
-pub fn critic_shape(config: &RfmConfig, obs: usize, act: usize) -> CriticShape {
-    let hidden = Hidden {
-        width: config.critic_hidden,
-        layers: config.critic_layers,
-        outputs: 1,
-        activation: config.critic_activation,
-        trunk: Trunk::Plain,
-    };
-    CriticShape { obs, act, hidden }
-}
-
 impl Rfm {
     /// A fresh agent for observations of width `obs` and actions of width `act`.
     pub fn new(config: &RfmConfig, obs: usize, act: usize, seed: u64) -> Self {
@@ -146,6 +120,7 @@ impl Rfm {
             updates: Noise::new(seed, STREAM_UPDATES),
             selector: Selector::new(config, &velocity, &shape, config.particles.max(config.target_particles)),
             posterior: Posterior::new(config, act),
+            batch: BatchEstimator::new(config, config.actor_batch, act),
             memory: Memory::new(config, &velocity, &shape, actor_params, critic_params),
             actor,
             critic,
@@ -181,7 +156,8 @@ impl Rfm {
         let entropy = mean(&self.memory.estimates.entropy);
         self.update_temperature(entropy);
         let ess = mean(&self.memory.estimates.ess);
-        UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, lambda: self.lambda(), grad_norm }
+        let (refused, lambda) = (self.memory.estimates.refused, self.lambda());
+        UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm }
     }
 
     /// Step 1: a policy sample at every s', and at the actor's s where that is another state.
@@ -220,7 +196,7 @@ impl Rfm {
         (loss, q_mean)
     }
 
-    /// Step 3: points on the straight path from noise to the policy's latents, and the candidates of each.
+    /// Step 3: points on the straight path from noise to the policy's latents.
     fn place_points(&mut self) {
         let (m, act) = (&mut self.memory, self.actor.shape().act);
         self.updates.uniform_in(&mut m.t, self.config.train_t_min as f32, self.config.train_t_max as f32);
@@ -228,9 +204,6 @@ impl Rfm {
         for ((x, u), &t) in m.x.chunks_exact_mut(act).zip(m.latent.chunks_exact(act)).zip(&m.t) {
             x.iter_mut().zip(u).for_each(|(x, u)| *x = t * u + (1.0 - t) * *x);
         }
-        let points = Points { x: &m.x, t: &m.t, centre: &m.latent };
-        self.posterior.draw_noise(&mut m.candidate_noise, &mut self.updates);
-        self.posterior.candidates(points, &m.candidate_noise, &mut m.candidates);
     }
 
     /// Step 4: E[X_1 | x] of every point under the updated critics.
@@ -242,16 +215,26 @@ impl Rfm {
             ActorAt::Next => &m.batch.next_obs[..n * obs],
             ActorAt::Current => &m.batch.obs[..n * obs],
         };
-        tanh_of(&mut m.candidate_actions, &m.candidates);
         let states = room(&mut m.states, self.critic.state_parts_len(n));
         self.critic.state_parts(s, states);
+        let points = Points { x: &m.x, t: &m.t, centre: &m.latent };
+        if let Some(batch) = &mut self.batch {
+            let (critic, work) = (&self.critic, &mut m.critic_work);
+            let critic = |actions: &[f32], group: usize, q: &mut [f32], gradient: &mut [f32]| {
+                critic.minimum_and_gradient(states, actions, group, q, gradient, work);
+            };
+            batch.estimate(points, temperature, &mut self.updates, critic, &mut m.estimates);
+            return;
+        }
+        self.posterior.draw_noise(&mut m.candidate_noise, &mut self.updates);
+        self.posterior.candidates(points, &m.candidate_noise, &mut m.candidates);
+        tanh_of(&mut m.candidate_actions, &m.candidates);
         let (actions, q, work) = (&m.candidate_actions, &mut m.candidate_q, &mut m.critic_work);
         if self.posterior.needs_gradient() {
             self.critic.minimum_and_gradient(states, actions, k, q, &mut m.candidate_gradient, work);
         } else {
             self.critic.minimum(states, actions, k, q, work);
         }
-        let points = Points { x: &m.x, t: &m.t, centre: &m.latent };
         let values = Values { q, gradient: &m.candidate_gradient, temperature };
         self.posterior.estimate(points, &m.candidates, values, &mut m.estimates);
     }
@@ -345,6 +328,8 @@ impl Memory {
     ) -> Self {
         let (n, m, k) = (config.batch_size, config.actor_batch, config.candidates());
         let (obs, act) = (velocity.obs, velocity.act);
+        // The others keep their candidates themselves.
+        let rows = if config.estimator == Estimator::Mixture { m * k } else { 0 };
         Self {
             batch: Minibatch::new(n, obs, act),
             critic_work: CriticWork::new(critic, n, k),
@@ -358,11 +343,11 @@ impl Memory {
             latent: vec![0.0; m * act],
             x: vec![0.0; m * act],
             t: vec![0.0; m],
-            candidate_noise: vec![0.0; m * k * act],
-            candidates: vec![0.0; m * k * act],
-            candidate_actions: vec![0.0; m * k * act],
-            candidate_q: vec![0.0; m * k],
-            candidate_gradient: vec![0.0; m * k * act],
+            candidate_noise: vec![0.0; rows * act],
+            candidates: vec![0.0; rows * act],
+            candidate_actions: vec![0.0; rows * act],
+            candidate_q: vec![0.0; rows],
+            candidate_gradient: vec![0.0; rows * act],
             estimates: Estimates::new(m, act),
             velocity_target: vec![0.0; m * act],
             chosen: Vec::new(),
@@ -447,7 +432,8 @@ mod tests {
         };
         // The bridge alone is a poor proposal at small t: without those, 2000 updates are enough for it.
         let paper = RfmConfig { policy_lr: 1e-3, train_t_min: 0.3, ..small_paper() };
-        for (config, updates, bound) in [(RfmConfig::standard(), 3000, 0.4), (paper, 2000, 0.45)] {
+        let auto = RfmConfig { estimator: Estimator::Auto, ..RfmConfig::standard() };
+        for (config, updates, bound) in [(RfmConfig::standard(), 3000, 0.4), (auto, 3000, 0.4), (paper, 2000, 0.45)] {
             let mut agent = Rfm::new(&fixed(config), 1, 1, 3);
             let target = boltzmann(agent.lambda());
             let distance = |share: [f64; 20]| share.iter().zip(target).map(|(s, t)| (s - t).abs()).sum::<f64>();
@@ -464,21 +450,24 @@ mod tests {
     #[test]
     fn the_temperature_finds_its_entropy() {
         let replay = bandit(&mut Noise::new(8, 0));
-        let config = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, ..RfmConfig::standard() };
-        let mut agent = Rfm::new(&config, 1, 1, 1);
-        (0..3000).for_each(|_| {
-            agent.update(&replay);
-        });
-        // By quadrature: the entropy of exp(reward / lambda) over (-1, 1).
-        let inverse = 1.0 / f64::from(agent.lambda());
-        let (mut z, mut energy) = (0.0, 0.0);
-        for i in 0..20_000 {
-            let r = f64::from(reward(((f64::from(i) + 0.5) / 10_000.0 - 1.0) as f32)) * inverse;
-            z += r.exp() * 1e-4;
-            energy += r * r.exp() * 1e-4;
+        for estimator in [Estimator::Mixture, Estimator::Auto] {
+            let target = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, ..RfmConfig::standard() };
+            let mut agent = Rfm::new(&RfmConfig { estimator, ..target }, 1, 1, 1);
+            (0..3000).for_each(|_| {
+                agent.update(&replay);
+            });
+            // By quadrature: the entropy of exp(reward / lambda) over (-1, 1).
+            let inverse = 1.0 / f64::from(agent.lambda());
+            let (mut z, mut energy) = (0.0, 0.0);
+            for i in 0..20_000 {
+                let r = f64::from(reward(((f64::from(i) + 0.5) / 10_000.0 - 1.0) as f32)) * inverse;
+                z += r.exp() * 1e-4;
+                energy += r * r.exp() * 1e-4;
+            }
+            let entropy = z.ln() - energy / z;
+            let lambda = agent.lambda();
+            assert!(entropy.abs() < 0.15, "{estimator:?}: lambda {lambda} has entropy {entropy} where 0 was asked for");
         }
-        let entropy = z.ln() - energy / z;
-        assert!(entropy.abs() < 0.15, "lambda {} has entropy {entropy} where 0 was asked for", agent.lambda());
     }
 
     /// Critics reach the fixed point of r + gamma Q: reward 1 for ever, gamma .5, so Q = 2; and Q = 1 where it ends.
@@ -506,6 +495,9 @@ mod tests {
             configs.push(RfmConfig { control_variate, ..RfmConfig::standard() });
         }
         configs.push(RfmConfig { actor_at: ActorAt::Current, target_particles: 3, ..RfmConfig::standard() });
+        for estimator in [Estimator::Auto, Estimator::Mala, Estimator::Smc] {
+            configs.push(RfmConfig { estimator, ..RfmConfig::standard() });
+        }
         configs.push(RfmConfig { actor_layers: 1, critic_layers: 3, particles: 1, ..RfmConfig::standard() });
         let mut digests = Vec::new();
         for config in configs {
@@ -529,7 +521,7 @@ mod tests {
         }
         digests.sort_unstable();
         digests.dedup();
-        assert_eq!(digests.len(), 7, "two of the configurations learned the same");
+        assert_eq!(digests.len(), 10, "two of the configurations learned the same");
     }
 
     /// Evaluating with a stream of its own leaves training as it was.
@@ -567,9 +559,12 @@ mod tests {
     #[test]
     #[ignore = "measures; run it in release mode with --nocapture"]
     fn speed() {
+        let auto = RfmConfig { estimator: Estimator::Auto, ..RfmConfig::standard() };
         for (name, config, obs, act, updates) in [
             ("standard 17/6", RfmConfig::standard(), 17, 6, 4000),
             ("standard 3/1", RfmConfig::standard(), 3, 1, 4000),
+            ("auto 17/6", auto.clone(), 17, 6, 4000),
+            ("auto 3/1", auto, 3, 1, 4000),
             ("paper 17/6", RfmConfig::paper(), 17, 6, 20),
         ] {
             let mut noise = Noise::new(1, 0);

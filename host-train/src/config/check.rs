@@ -2,7 +2,8 @@
 //!
 //! Every refusal names the key, its value and what it may be. Comparisons are written so that NaN fails them.
 
-use super::{ALGORITHMS, Config};
+use super::{ALGORITHMS, Config, ControlVariate, Estimator, TemperatureRule};
+use crate::agent::batch::ENTROPY_UNTIL;
 use crate::{Error, Result};
 
 impl Config {
@@ -126,12 +127,31 @@ impl Config {
                 "rfm.bridge, rfm.uniform and rfm.kernel are all 0: the estimator needs at least one candidate",
             ));
         }
+        if r.estimator == Estimator::Auto && r.control_variate != ControlVariate::None {
+            return Err(Error::usage(
+                "rfm.estimator = \"auto\" has a control variate of its own, and rfm.control_variate would be ignored: \
+                 set it to \"none\"",
+            ));
+        }
+        if r.estimator == Estimator::Mala && r.candidates() < 2 {
+            return Err(Error::usage(
+                "rfm.estimator = \"mala\" needs one candidate to start from and one to move to: raise rfm.bridge",
+            ));
+        }
+        let early = r.estimator == Estimator::Mixture || r.train_t_min < f64::from(ENTROPY_UNTIL);
+        if r.temperature_rule == TemperatureRule::Entropy && !early {
+            return Err(Error::usage(format!(
+                "rfm.train_t_min = {}: flowlet's estimators tell the entropy up to time {ENTROPY_UNTIL} alone, so lower \
+                 it, or set rfm.temperature_rule to \"fixed\" or rfm.estimator to \"mixture\"",
+                r.train_t_min
+            )));
+        }
         Ok(self)
     }
 }
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, Sources};
+    use crate::config::{Config, Estimator, Sources};
     use crate::{Error, Result};
 
     fn resolve(set: &[&str]) -> Result<Config> {
@@ -156,6 +176,12 @@ mod tests {
             (vec!["rfm.batch_size=256", "rfm.buffer_size=200"], "rfm.buffer_size"),
             (vec!["rfm.actor_batch=129"], "rfm.batch_size"),
             (vec!["rfm.bridge=0", "rfm.uniform=0", "rfm.kernel=0"], "at least one candidate"),
+            (vec!["rfm.estimator=best"], "mixture"),
+            (vec!["rfm.estimator=auto", "rfm.control_variate=fisher"], "rfm.control_variate"),
+            (vec!["preset=paper", "rfm.estimator=auto"], "\"none\""),
+            (vec!["rfm.estimator=auto", "rfm.train_t_min=0.5"], "rfm.temperature_rule"),
+            (vec!["rfm.estimator=smc", "rfm.train_t_min=0.6"], "rfm.temperature_rule"),
+            (vec!["rfm.estimator=mala", "rfm.bridge=0", "rfm.uniform=1", "rfm.kernel=0"], "one to move to"),
             (vec!["rfm.t_min=0.9", "rfm.t_max=0.1"], "below"),
             (vec!["rfm.train_t_min=0.6", "rfm.train_t_max=0.5"], "below"),
             (vec!["rfm.activation=sigmoid"], "gelu"),
@@ -183,5 +209,15 @@ mod tests {
             assert!(sentence.contains(word), "{set:?}: {sentence}");
             assert!(!sentence.contains('\n'), "{sentence}");
         }
+    }
+
+    #[test]
+    fn what_counts_for_another_estimator_is_accepted() {
+        let late = ["rfm.estimator=auto", "rfm.train_t_min=0.5", "rfm.temperature_rule=fixed"];
+        let paper = ["preset=paper", "rfm.estimator=auto", "rfm.control_variate=none"];
+        for set in [&["rfm.estimator=auto"][..], &late, &paper] {
+            assert_eq!(resolve(set).unwrap().rfm.estimator, Estimator::Auto);
+        }
+        assert_eq!(resolve(&[]).unwrap().rfm.estimator, Estimator::Mixture);
     }
 }

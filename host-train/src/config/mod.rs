@@ -94,6 +94,22 @@ pub enum ActorAt {
     Current,
 }
 
+/// Who estimates the posterior mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Estimator {
+    /// The trainer's own: one round from a fixed mixture of proposals, vectorised.
+    Mixture,
+    /// flowlet's default: rounds that learn from the first candidates and their scores, and a control variate of its
+    /// own. Of the estimator's other keys only the number of candidates counts, `bridge + uniform + kernel`.
+    Auto,
+    /// Metropolis-adjusted Langevin chains: half of the candidates start them, from bridge and uniform actions, half are
+    /// moves. The control variate and its constants count, of the others only the number of candidates.
+    Mala,
+    /// Annealed sequential Monte Carlo in up to four rounds; the same keys count.
+    Smc,
+}
+
 /// Coefficients of the control variate in the posterior mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,6 +199,8 @@ pub struct RfmConfig {
     pub particles: usize,
     /// The same for the critics' target.
     pub target_particles: usize,
+    /// The estimator of the posterior mean.
+    pub estimator: Estimator,
     /// Candidates of the posterior mean drawn from the source (bridge).
     pub bridge: usize,
     /// Candidates drawn as uniform actions.
@@ -193,7 +211,7 @@ pub struct RfmConfig {
     pub bandwidth: f64,
     /// Uniform actions are drawn within plus and minus this.
     pub uniform_bound: f64,
-    /// The control variate.
+    /// The control variate; only `none` where the estimator has one of its own.
     pub control_variate: ControlVariate,
     /// Its coefficient where it is fixed.
     pub eta: f64,
@@ -258,6 +276,7 @@ impl RfmConfig {
             latent_clip: 6.0,
             particles: 4,
             target_particles: 1,
+            estimator: Estimator::Mixture,
             bridge: 3,
             uniform: 3,
             kernel: 2,
@@ -424,6 +443,8 @@ mod tests {
                 let mut config = Config::preset(preset, name).unwrap();
                 config.seed = 77;
                 config.rfm.temperature = 0.1 + 0.2;
+                config.rfm.estimator = Estimator::Auto;
+                config.rfm.control_variate = ControlVariate::None;
                 config.env.physics.insert("dt".into(), 0.017);
                 let text = config.to_toml();
                 assert_eq!(from_text(&text), config, "{text}");

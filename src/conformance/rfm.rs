@@ -24,14 +24,15 @@ const MIXTURES: [Mixture; 3] = [
 /// Means from each mixture with this control variate.
 pub(super) fn control_variate(seed: u64, control_variate: ControlVariate) -> u64 {
     let each = MIXTURES.map(|mixture| RfmConfig { control_variate, ..RfmConfig::importance(mixture) });
-    estimates(seed, &each, Space::Tanh)
+    estimates::<K>(seed, &each, Space::Tanh)
 }
 
 /// Means from this method, plain and corrected, on latents and on a box.
 pub(super) fn method(seed: u64, method: Method) -> u64 {
     let plain = RfmConfig { method, ..RfmConfig::default() };
     let corrected = RfmConfig { control_variate: ControlVariate::Shrunk, ..plain };
-    estimates(seed, &[plain, corrected], Space::Tanh) ^ estimates(seed, &[corrected], Space::Box).rotate_left(1)
+    estimates::<K>(seed, &[plain, corrected], Space::Tanh)
+        ^ estimates::<K>(seed, &[corrected], Space::Box).rotate_left(1)
 }
 
 /// The unadjusted and the adjusted chains' case differ in the method alone.
@@ -42,9 +43,13 @@ pub(super) fn annealed(seed: u64, ladder: Ladder) -> u64 {
     method(seed, Method::Smc(Annealed { ladder, ..Annealed::new(2, 4) }))
 }
 
-/// The default method.
+/// The default, with enough candidates that every part of its proposal has some, and with few.
 pub(super) fn default(seed: u64) -> u64 {
-    method(seed, Method::Auto(Auto::new(K)))
+    const MORE: usize = 16;
+    let config = [RfmConfig::auto(MORE)];
+    let more =
+        estimates::<MORE>(seed, &config, Space::Tanh) ^ estimates::<MORE>(seed, &config, Space::Box).rotate_left(1);
+    more ^ method(seed, Method::Auto(Auto::new(K))).rotate_left(2)
 }
 
 /// Means with this test function for a source with an edge, in every space.
@@ -59,7 +64,7 @@ pub(super) fn test_function(seed: u64, test_function: TestFunction) -> u64 {
     [Space::Tanh, Space::Box, Space::Unbounded]
         .iter()
         .enumerate()
-        .fold(0, |digest, (i, space)| digest ^ estimates(seed, &[bounded, smooth], *space).rotate_left(i as u32))
+        .fold(0, |digest, (i, space)| digest ^ estimates::<K>(seed, &[bounded, smooth], *space).rotate_left(i as u32))
 }
 
 /// Means and scores for every source on every schedule.
@@ -85,7 +90,7 @@ pub(super) fn sources(seed: u64) -> u64 {
                 control_variate: ControlVariate::EtaOptimal { ridge: 1e-4 },
                 ..RfmConfig::importance(MIXTURES[2])
             };
-            digest = digest.rotate_left(5) ^ estimates(seed, &[config], Space::Tanh);
+            digest = digest.rotate_left(5) ^ estimates::<K>(seed, &[config], Space::Tanh);
         }
     }
     digest
@@ -110,7 +115,7 @@ impl TestField for Swirl {
 ///
 /// Not inlined: callers that run it twice would hold its critics twice.
 #[inline(never)]
-fn estimates(seed: u64, configs: &[RfmConfig], space: Space) -> u64 {
+fn estimates<const K: usize>(seed: u64, configs: &[RfmConfig], space: Space) -> u64 {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
     let mut params = [[0.0; CRITIC.params()]; 2];
     params.iter_mut().for_each(|params| fill(&mut rng, 0.7, params));

@@ -1,17 +1,18 @@
 //! The default method: importance sampling whose proposal is learnt from its own first candidates.
 //!
-//! Half of the `K` candidates come from a proposal that knows only where the path leads; three further rounds of a sixth
-//! each gather where the posterior was found. All are weighed by the density of everything that was proposed (the
-//! balance heuristic), so a round that was misled costs candidates and no bias. What is chosen from what:
+//! Half of the `K` candidates come from a proposal that knows only where the path leads; three further rounds of a
+//! sixth each gather where the posterior was found. All are weighed by the density of everything that was proposed (the
+//! balance heuristic), so a round that was misled costs candidates and little bias. What is chosen from what:
 //!
 //! * **First round.** The *flat posterior*, which would be exact were the critic constant: a Gaussian whose precision
-//!   is that of the bridge plus `1 / spread^2`. It is the bridge as `t -> 1` and the spread of actions as `t -> 0`. An
-//!   eighth are uniform actions, for the tails. With particles, half are kernels on them: the posterior of a kernel
-//!   density under the bridge is a mixture of Gaussians again, so particles that the point `x` rules out are not used.
-//! * **Later rounds.** Weights are flattened by a power, the largest at which their effective sample size is
-//!   two fifths of the candidates; centres are resampled with them and moved by a Newton step along their scores, which
-//!   counts for them in advance; a candidate is drawn around each. The precision, a number a component, is the geometric mean of two estimates of the
-//!   posterior's curvature, the regression slope of the scores and their second moment.
+//!   is that of the bridge plus `1 / spread^2`. It is the bridge as `t -> 1` and the spread of actions as `t -> 0`. A
+//!   fifth are stretched uniform actions, for the tails. With particles, half are kernels on them: the posterior of a
+//!   kernel density under the bridge is a mixture of Gaussians again, so particles that the point `x` rules out are not
+//!   used.
+//! * **Later rounds.** Weights are flattened by a power, the largest at which their effective sample size is two fifths
+//!   of the candidates; centres are resampled with them and moved by a Newton step along their scores, which counts for
+//!   them in advance; a candidate is drawn around each. The precision, a number a component, is the geometric mean of
+//!   two estimates of the posterior's curvature, the regression slope of the scores and their second moment.
 //! * **Correction.** [`ControlVariate::Shrunk`](super::ControlVariate::Shrunk): nothing at an effective sample size of
 //!   one, the optimal diagonal at a large one.
 //!
@@ -45,8 +46,8 @@ const HALF_LN_2PI: f32 = 0.918_938_5;
 /// Largest magnitude of a uniform action component.
 const BOUND: f32 = 0.9999;
 
-/// The uniform actions' latents are stretched by this factor: a critic whose best action lies at the edge of the box has
-/// its posterior where uniform actions hardly ever are.
+/// The uniform actions' latents are stretched by this factor: a critic whose best action lies at the edge of the box
+/// has its posterior where uniform actions hardly ever are.
 const WIDE: f32 = 2.0;
 
 /// Share of the particles' kernels that is spread evenly, whatever the point says.
@@ -58,8 +59,8 @@ const ROUNDS: usize = 3;
 /// Effective sample size, as a share of the rows, to which the weights are flattened before centres are resampled.
 const FLAT: f32 = 0.4;
 
-/// Share of the promised gain in log-density by which a centre is preferred: a row on the slope of a high mode counts for
-/// more than its own density.
+/// Share of the promised gain in log-density by which a centre is preferred: a row on the slope of a high mode counts
+/// for more than its own density.
 const PROMISE: f32 = 0.75;
 
 /// A Newton step is at most this many standard deviations of its kernel.
@@ -352,7 +353,7 @@ mod tests {
     use rand_xoshiro::Xoshiro128PlusPlus;
     use std::vec::Vec;
 
-    /// Two Gaussians of weight 1 and 2 and variance 0.09 in `D` dimensions, of which the first `blind` calls see nothing.
+    /// Two Gaussians of weight 1 and 2 and variance 0.09 in any dimension, of which the first `blind` calls see nothing.
     struct Pair {
         blind: usize,
     }

@@ -1,7 +1,8 @@
 //! What the comparison says: tables, the CSV file, the JSON object, and the claims about the default.
 //!
 //! An average over cells is the plain mean of their numbers, so hard cells weigh most; the ratio to the published rule
-//! is that of the averages, and beside it stands the geometric mean of the cells' ratios. Pure text from measured cells; no panics.
+//! is that of the averages, and beside it stands the geometric mean of the cells' ratios. Pure text from measured cells;
+//! no panics.
 
 use super::contenders::{AUTO, AUTO_PARTICLES, CONTENDERS, PUBLISHED};
 use super::grid::{Cell, Grid, Place, Score, TIMES};

@@ -151,7 +151,7 @@ fn verdict(jobs: &[Job], result: &Comparison) -> Option<(String, bool)> {
     let steps = |i: usize| result.lines.get(i).map_or(0, |line| line.steps);
     let head = format!("rfm with {} steps against the others with {}:", steps(0), steps(1));
     Some(match (best.contains(&true), best.contains(&false)) {
-        (true, false) => (format!("{head} better on every metric"), true),
+        (true, false) => (format!("{head} best on every metric, ties included"), true),
         (true, true) => (format!("{head} better on {}, not on {}", of(true), of(false)), false),
         _ => (format!("{head} better on none"), false),
     })

@@ -64,7 +64,7 @@ impl<'a> Base<'a> {
         let (evidence, particles) = (&run.evidence, run.particles);
         let count = auto.ends()[0];
         let kernel = if particles.is_empty() { 0 } else { count / 2 };
-        let uniform = count / 8;
+        let uniform = count / 5;
         let dim = evidence.dim();
         let bandwidths = vectors.get_mut(ROUNDS * dim..(ROUNDS + 1) * dim).unwrap_or_default();
         let shape = Flat::new(auto, evidence);

@@ -2,7 +2,7 @@
 //!
 //! The first rows are an importance round. Chains take their starts from it by systematic resampling, and every later
 //! round moves each chain once: `y' = y + (h/2) M s(y) + sqrt(h M) e` with the posterior score `s` and standard normal
-//! `e` (Roberts and Tweedie, 1996). Each move is a row and an evaluation, rejected or not.
+//! `e`, the drift truncated (Roberts and Tweedie, 1996). Each move is a row and an evaluation, rejected or not.
 //!
 //! `M` is diagonal and fixed before the first move: `1 / M_j = max(1 + (alpha/beta)^2, I_j)`, the larger of the
 //! precision that the bridge and a latent of unit scale imply and of that seen in the weighted start rows. That is the
@@ -114,6 +114,10 @@ impl Langevin {
     }
 }
 
+/// Largest drift in standard deviations of the noise: scores where the density is stiffer than at the start rows would
+/// otherwise carry an unadjusted chain ever further away. In equilibrium and at unit step the drift is about half of one.
+const TRUNCATION: f32 = 2.0;
+
 /// Rows that a float can number.
 pub(super) const MOST_ROWS: usize = 1 << 24;
 
@@ -125,6 +129,11 @@ pub(super) fn step_is_valid(step: f32) -> bool {
 /// A uniform number in `(0, 1)`.
 pub(super) fn unit_uniform<R: Rng + ?Sized>(rng: &mut R) -> f32 {
     0.5 + 0.5 * math::symmetric_uniform(rng.next_u32())
+}
+
+/// Drift of a move with `step = h M_j`, truncated at [`TRUNCATION`] standard deviations of its noise.
+fn drift(step: f32, score: f32) -> f32 {
+    math::clip(0.5 * step * score, TRUNCATION * math::sqrt(step))
 }
 
 fn put(values: &mut [f32], i: usize, value: f32) {
@@ -248,7 +257,7 @@ impl<'e> Level<'e> {
             let start = chain(rows, i);
             let (y, s) = (cells(from, start, dim), cells(scores, start, dim));
             for (j, ((new, step), (y, s))) in row.iter_mut().zip(vectors.iter()).zip(y.iter().zip(s)).enumerate() {
-                *new = y + 0.5 * step * self.score(j, *y, *s) + math::sqrt(*step) * *new;
+                *new = y + drift(*step, self.score(j, *y, *s)) + math::sqrt(*step) * *new;
             }
         }
     }
@@ -296,8 +305,8 @@ impl<'e> Level<'e> {
         for (j, ((y, s), ((z, r), step))) in
             y.iter().zip(s).zip(z.iter().zip(r).zip(scratch.vectors.iter())).enumerate()
         {
-            let forward = z - y - 0.5 * step * self.score(j, *y, *s);
-            let back = y - z - 0.5 * step * self.score(j, *z, *r);
+            let forward = z - y - drift(*step, self.score(j, *y, *s));
+            let back = y - z - drift(*step, self.score(j, *z, *r));
             transition += (forward * forward - back * back) / (2.0 * step);
         }
         let log_ratio = new - old + transition;

@@ -153,7 +153,7 @@ impl Default for RfmConfig {
 pub struct Posterior {
     /// Effective sample size of the weights, `1 / sum w^2`, from 1 to the number of candidates.
     pub effective_sample_size: f32,
-    /// `ln` of the mean unnormalised weight: an estimate of `ln` of the integral of target times bridge density, up to
+    /// `ln` of the mean unnormalised weight (with [`Auto`] on the low side, see there): an estimate of `ln` of the integral of target times bridge density, up to
     /// the target's constant. (Without uniform and kernel candidates the bridge cancels.)
     pub log_normalizer: f32,
 }
@@ -188,7 +188,32 @@ pub enum EstimateError {
     Scores,
     /// The run was finished while [`RfmConfig::propose`] still had rows to ask for.
     Unfinished,
+    /// The scores of this run were already replaced by the features of a field.
+    Replaced,
 }
+
+impl core::fmt::Display for EstimateError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let sentence = match self {
+            Self::Schedule(error) => return write!(f, "the schedule is refused: {error}"),
+            Self::Source(error) => return write!(f, "the source is refused: {error}"),
+            Self::Proposal(error) => return write!(f, "the proposal is refused: {error}"),
+            Self::Time => "the flow time must lie in [2^-50, 1), where the schedule has weights for both ends",
+            Self::Point => "the point must have at least one component, and all of them finite",
+            Self::Support => "no candidate lies where target and source both have mass",
+            Self::Method => "the method's counts must be positive and add up to the candidates, its constants in range",
+            Self::ControlVariate => "the control variate's constants must be finite, ridges at least 2^-100",
+            Self::NonFinite => "no candidate has a finite log-density and score",
+            Self::Scratch => "a slice does not have the length that dimension and candidates ask for",
+            Self::Scores => "the score of a bounded source needs the target's scores: choose a control variate",
+            Self::Unfinished => "the run still has candidates to evaluate",
+            Self::Replaced => "the scores of this run were already replaced",
+        };
+        f.write_str(sentence)
+    }
+}
+
+impl core::error::Error for EstimateError {}
 
 /// An estimate under way: what it is conditioned on, and how far it has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -309,6 +334,8 @@ impl RfmConfig {
     }
 
     /// The mean `E[X_1 | X_t = x]` of a complete run, into `mean` (length `D`), which an error leaves as it was.
+    ///
+    /// The run must be this configuration's, and the scratch the one it was run in: only their sizes are checked.
     pub fn finish(
         &self,
         run: &Run<'_>,
@@ -362,7 +389,8 @@ impl RfmConfig {
 
     /// Draws candidates from `rng` and estimates `E[X_1 | X_t = x]` into `mean` (length `D`).
     ///
-    /// `particles` are rows of `D` floats for the kernel component. On an error `mean` is left as it was.
+    /// `particles` are rows of `D` floats for the kernels of [`Mixture`] and [`Auto`]; other methods leave them unread. On
+    /// an error `mean` is left as it was.
     #[allow(clippy::too_many_arguments, reason = "the parts of one formula; a struct would name them twice")]
     pub fn estimate<T: Target + ?Sized, R: Rng + ?Sized>(
         &self,
@@ -471,5 +499,21 @@ impl Run<'_> {
         let cells = scratch.candidates.get_mut(rows.start * dim..rows.end * dim).unwrap_or_default();
         cells.iter_mut().filter(|y| y.abs() < math::FLUSH).for_each(|y| *y = 0.0);
         self.asked = rows.end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn an_error_is_a_sentence_with_its_cause() {
+        let of = |error: EstimateError| error.to_string();
+        assert!(of(EstimateError::Proposal(ProposalError::Shares)).ends_with(&ProposalError::Shares.to_string()));
+        assert!(of(EstimateError::Time).contains("flow time"));
+        let boxed: std::boxed::Box<dyn core::error::Error> = EstimateError::NonFinite.into();
+        assert!(boxed.to_string().contains("finite"));
     }
 }

@@ -236,11 +236,11 @@ impl<'e> Level<'e> {
                     cross -= w * (y - mean) * (s - score_mean);
                     square += w * (y - mean) * (y - mean);
                 }
-                if square >= math::FLUSH_BIAS && cross > 0.0 {
+                if square >= math::FLUSH_BIAS && cross >= math::FLUSH_BIAS {
                     information = information.min(cross / square);
                 }
             }
-            let least = 1.0 + 1.0 / (self.evidence.ratio() * self.evidence.ratio());
+            let least = self.precision();
             // NaN and infinity fall to the other side.
             let precision = if information > least && information.is_finite() { information } else { least };
             *slot = math::flush(step / precision);

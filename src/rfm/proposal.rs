@@ -25,6 +25,7 @@ pub struct Mixture {
     pub uniform: usize,
     /// Candidates from kernels on the particles: as many for each, in the particles' order, the first ones taking what
     /// does not divide. Rows of one particle stand together, so that mirrored and quasi-random draws cover each kernel.
+    /// Of more particles than candidates only the first are used.
     pub kernel: usize,
     /// Standard deviation of a kernel, in latent units.
     pub bandwidth: f32,

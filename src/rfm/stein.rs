@@ -73,7 +73,10 @@ impl RfmConfig {
     ) -> Result<(), EstimateError> {
         run.outcome()?;
         let dim = run.evidence.dim();
-        if run.replaced || !scratch.fits(dim, self.method.candidates(), true) {
+        if run.replaced {
+            return Err(EstimateError::Replaced);
+        }
+        if !scratch.fits(dim, self.method.candidates(), true) {
             return Err(EstimateError::Scratch);
         }
         let EstimatorScratch { candidates, scores, weights, vectors, .. } = scratch;

@@ -207,7 +207,7 @@ fn random_bits_never_panic_and_never_give_a_nan() {
             5 => ControlVariate::Shrunk,
             _ => ControlVariate::Fisher,
         };
-        let draws = Draws::ALL[rng.next_u32() as usize % 3];
+        let draws = Draws::ALL[rng.next_u32() as usize % Draws::ALL.len()];
         let (bandwidth, bound) = (or(0.3, &mut rng), or(0.99, &mut rng));
         let mixture = |bridge, uniform, kernel| Mixture { bridge, uniform, kernel, bandwidth, bound, draws };
         let (kind, step) = (round % 5, or(1.0, &mut rng));

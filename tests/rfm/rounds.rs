@@ -150,7 +150,7 @@ fn a_field_of_the_user_leaves_the_mean_unbiased_and_its_features_without_one() {
         for _ in 0..n {
             let mut run = config.run(0.5, &x, &mut target, &PARTICLES, &mut rng, &mut scratch).unwrap();
             config.apply(&mut run, &mut Swirl, &mut scratch).unwrap();
-            assert_eq!(config.apply(&mut run, &mut Swirl, &mut scratch), Err(EstimateError::Scratch));
+            assert_eq!(config.apply(&mut run, &mut Swirl, &mut scratch), Err(EstimateError::Replaced));
             let mut mean = [0.0; 2];
             config.finish(&run, &mut scratch, &mut mean).unwrap();
             for j in 0..2 {

@@ -3,7 +3,8 @@
 //! [`Base`] draws the round and gives its density; [`Flat`] is the Gaussian it falls back on; [`Sums`] collects
 //! `ln sum_i e^(l_i)` of every row one term at a time. No panics, no allocation.
 
-use super::{Auto, BOUND, EVEN, HALF_LN_2PI, ROUNDS, WIDE, unit};
+use super::super::langevin::unit_uniform;
+use super::{Auto, BOUND, EVEN, HALF_LN_2PI, ROUNDS, WIDE};
 use crate::flow::{Draws, Source};
 use crate::math;
 use crate::rfm::{Evidence, Run, Support};
@@ -16,14 +17,20 @@ pub(super) struct Flat {
     pub share: f32,
     /// Least precision of a later kernel.
     pub least: f32,
+    prior: f32,
+    /// Half width up to which a bounded support is drawn from uniformly; negative where the support is unbounded.
+    window: f32,
 }
+
+const ROOT_3: f32 = 1.732_050_8;
 
 impl Flat {
     pub fn new(auto: &Auto, evidence: &Evidence<'_>) -> Self {
         let ratio = evidence.ratio();
         // Noise of variance v is a bridge of variance v ratio^2. Student-t has none at few degrees of freedom.
         let variance = match evidence.source() {
-            Source::Gaussian | Source::TruncatedGaussian { .. } => 1.0,
+            Source::Gaussian => 1.0,
+            Source::TruncatedGaussian { bound } => (bound * bound / 3.0).min(1.0),
             Source::Laplace => 2.0,
             Source::Logistic | Source::StudentT { .. } => 3.0,
             Source::Uniform => 1.0 / 3.0,
@@ -35,12 +42,74 @@ impl Flat {
         };
         let spread = if limit < auto.spread { limit } else { auto.spread };
         let prior = 1.0 / (spread * spread);
-        Self { precision: bridge + prior, share: bridge / (bridge + prior), least: bridge + 0.5 * prior }
+        let window = if evidence.is_bounded() { ROOT_3 * spread } else { -1.0 };
+        Self { precision: bridge + prior, share: bridge / (bridge + prior), least: bridge + 0.5 * prior, prior, window }
     }
 
-    /// Component `j` of the mean; the prior's is zero.
+    /// Component `j` of the mean; the prior's is zero. A source with heavy tails leaves a far point to the prior.
     fn mean(&self, evidence: &Evidence<'_>, j: usize) -> f32 {
-        self.share * evidence.x().get(j).copied().unwrap_or(0.0) / evidence.alpha()
+        let mean = self.share * evidence.x().get(j).copied().unwrap_or(0.0) / evidence.alpha();
+        let log_density = |y: f32| evidence.source().log_density(evidence.noise(j, y)) - 0.5 * self.prior * y * y;
+        let heavy = matches!(evidence.source(), Source::Laplace | Source::Logistic | Source::StudentT { .. });
+        if heavy && log_density(0.0) > log_density(mean) { 0.0 } else { mean }
+    }
+
+    /// The marginal of a kernel with this mean and precision in component `j`: a Gaussian, or, where the posterior's
+    /// support is no wider than the prior, the uniform distribution of that variance, kept inside the support.
+    pub fn marginal(&self, evidence: &Evidence<'_>, j: usize, mean: f32, precision: f32) -> Marginal {
+        if self.window > 0.0 {
+            let (low, high) = evidence.interval(j);
+            if high - low <= 2.0 * self.window {
+                let reach = ROOT_3 / math::sqrt(precision);
+                let centre = if mean > low { mean } else { low };
+                let centre = if centre < high { centre } else { high };
+                let (low, high) = ((centre - reach).max(low), (centre + reach).min(high));
+                return Marginal { mean: 0.5 * (low + high), precision, half: 0.5 * (high - low) };
+            }
+        }
+        Marginal { mean, precision, half: f32::INFINITY }
+    }
+
+    /// The noise that [`Marginal::at`] takes.
+    pub fn noise(&self) -> Source {
+        if self.window > 0.0 { Source::Uniform } else { Source::Gaussian }
+    }
+}
+
+/// One component of a kernel: Gaussian, or uniform of half width `half` where that is finite.
+#[derive(Clone, Copy)]
+pub(super) struct Marginal {
+    mean: f32,
+    precision: f32,
+    half: f32,
+}
+
+impl Marginal {
+    /// The value that belongs to a draw of [`Flat::noise`].
+    pub fn at(self, noise: f32, source: Source) -> f32 {
+        if self.half.is_finite() {
+            return self.mean + self.half * noise;
+        }
+        let normal =
+            if source == Source::Uniform { Source::Gaussian.from_uniform(&[0.5 + 0.5 * noise]) } else { noise };
+        self.mean + normal / math::sqrt(self.precision)
+    }
+
+    /// `ln` of the density at the mean.
+    pub fn log_peak(self) -> f32 {
+        if self.half.is_finite() { -math::ln(2.0 * self.half) } else { 0.5 * math::ln(self.precision) - HALF_LN_2PI }
+    }
+
+    /// What the log-density falls below that by at `y`.
+    pub fn fall(self, y: f32) -> f32 {
+        let miss = y - self.mean;
+        if !self.half.is_finite() {
+            0.5 * self.precision * miss * miss
+        } else if miss.abs() <= self.half {
+            0.0
+        } else {
+            f32::INFINITY
+        }
     }
 }
 
@@ -55,8 +124,9 @@ pub(super) struct Base<'a> {
     shape: Flat,
     /// Squared bandwidth of the kernels, a number a component.
     bandwidths: &'a mut [f32],
-    /// `ln` of the summed evidence of all particles.
-    log_total: f32,
+    /// Largest `ln` of the evidence of a particle, and the sum of all relative to it.
+    highest: f32,
+    total: f32,
 }
 
 impl<'a> Base<'a> {
@@ -76,7 +146,8 @@ impl<'a> Base<'a> {
             kernel,
             shape,
             bandwidths,
-            log_total: f32::NEG_INFINITY,
+            highest: f32::NEG_INFINITY,
+            total: 0.0,
         };
         if kernel > 0 {
             base.choose_bandwidths(auto.spread);
@@ -98,11 +169,10 @@ impl<'a> Base<'a> {
             let variance = factor * (square + spread * spread) / (count + 1.0);
             *bandwidth = if variance.is_finite() { variance.max(1e-12) } else { spread * spread };
         }
-        let mut total = f32::NEG_INFINITY;
-        for particle in self.particles.chunks_exact(dim.max(1)) {
-            total = math::ln_add_exp(total, self.log_evidence(particle));
-        }
-        self.log_total = total;
+        let logs = || self.particles.chunks_exact(dim.max(1)).map(|particle| self.log_evidence(particle));
+        let highest = logs().fold(f32::NEG_INFINITY, |most, log| if log > most { log } else { most });
+        let total = logs().map(|log| math::exp(log - highest)).sum();
+        (self.highest, self.total) = (highest, total);
     }
 
     /// Variance of the bridge, as the flat posterior sees it.
@@ -121,20 +191,33 @@ impl<'a> Base<'a> {
         .sum()
     }
 
-    /// Share of a particle among the kernels.
+    /// Share of a particle among the kernels; they add up to one. Equal where no particle has any evidence.
     fn share(&self, particle: &[f32]) -> f32 {
         let count = (self.particles.len() / self.evidence.dim().max(1)).max(1) as f32;
-        let weight = math::exp(self.log_evidence(particle) - self.log_total);
-        let weight = if weight.is_finite() { weight } else { 0.0 };
-        EVEN / count + (1.0 - EVEN) * weight
+        if !(self.highest.is_finite() && self.total.is_finite()) {
+            return 1.0 / count;
+        }
+        EVEN / count + (1.0 - EVEN) * math::exp(self.log_evidence(particle) - self.highest) / self.total
     }
 
-    /// Mean and precision of component `j` of a particle's kernel under the bridge.
-    fn kernel(&self, particle: &[f32], j: usize) -> (f32, f32) {
+    /// Component `j` of a particle's kernel under the bridge.
+    fn kernel(&self, particle: &[f32], j: usize) -> Marginal {
         let at = |values: &[f32]| values.get(j).copied().unwrap_or(0.0);
         let (own, bridge) = (1.0 / at(self.bandwidths), 1.0 / self.bridge_variance());
         let x = at(self.evidence.x()) / self.evidence.alpha();
-        ((own * at(particle) + bridge * x) / (own + bridge), own + bridge)
+        let mean = (own * at(particle) + bridge * x) / (own + bridge);
+        self.shape.marginal(self.evidence, j, mean, own + bridge)
+    }
+
+    /// Component `j` of the flat posterior.
+    fn flat(&self, j: usize) -> Marginal {
+        self.shape.marginal(self.evidence, j, self.shape.mean(self.evidence, j), self.shape.precision)
+    }
+
+    /// Component `j` of the uniform share where the support is narrow: all of it. `None` elsewhere.
+    fn window(&self, j: usize) -> Option<Marginal> {
+        let all = self.shape.marginal(self.evidence, j, 0.0, f32::MIN_POSITIVE);
+        all.half.is_finite().then_some(all)
     }
 
     /// Draws the first rows of `candidates`: flat, uniform, kernels.
@@ -143,23 +226,24 @@ impl<'a> Base<'a> {
         let (flat, rest) = candidates.split_at_mut_checked(self.flat * dim).unwrap_or_default();
         let (uniform, rest) = rest.split_at_mut_checked(self.uniform * dim).unwrap_or_default();
         let kernel = rest.get_mut(..self.kernel * dim).unwrap_or_default();
-        Draws::Latin.fill(Source::Gaussian, dim, rng, flat);
-        let deviation = 1.0 / math::sqrt(self.shape.precision);
+        let noise = self.shape.noise();
+        Draws::Latin.fill(noise, dim, rng, flat);
         for row in flat.chunks_exact_mut(dim.max(1)) {
-            for (j, y) in row.iter_mut().enumerate() {
-                *y = self.shape.mean(self.evidence, j) + deviation * *y;
-            }
+            row.iter_mut().enumerate().for_each(|(j, y)| *y = self.flat(j).at(*y, noise));
         }
         Draws::Latin.fill(Source::Uniform, dim, rng, uniform);
-        for y in uniform {
-            *y = match self.evidence.support() {
-                Support::Unbounded => WIDE * math::atanh(BOUND * *y),
-                Support::Box { limit } => limit * *y,
-            };
+        for row in uniform.chunks_exact_mut(dim.max(1)) {
+            for (j, y) in row.iter_mut().enumerate() {
+                *y = match (self.window(j), self.evidence.support()) {
+                    (Some(window), _) => window.at(*y, Source::Uniform),
+                    (None, Support::Unbounded) => WIDE * math::atanh(BOUND * *y),
+                    (None, Support::Box { limit }) => limit * *y,
+                };
+            }
         }
-        Draws::Latin.fill(Source::Gaussian, dim, rng, kernel);
+        Draws::Latin.fill(noise, dim, rng, kernel);
         let step = 1.0 / self.kernel.max(1) as f32;
-        let mut edge = step * unit(rng);
+        let mut edge = step * unit_uniform(rng);
         let mut below = 0.0;
         let mut rows = kernel.chunks_exact_mut(dim.max(1));
         let last = self.particles.len() / dim.max(1);
@@ -168,10 +252,7 @@ impl<'a> Base<'a> {
             // Rounding may leave the sum short of one.
             while edge < below || i + 1 == last {
                 let Some(row) = rows.next() else { break };
-                for (j, y) in row.iter_mut().enumerate() {
-                    let (mean, precision) = self.kernel(particle, j);
-                    *y = mean + *y / math::sqrt(precision);
-                }
+                row.iter_mut().enumerate().for_each(|(j, y)| *y = self.kernel(particle, j).at(*y, noise));
                 edge += step;
             }
         }
@@ -179,39 +260,28 @@ impl<'a> Base<'a> {
 
     /// Adds the densities of all candidates of the round.
     pub fn add_density(self, sums: &mut Sums<'_>) {
-        let (dim, evidence) = (self.evidence.dim() as f32, self.evidence);
+        let dim = self.evidence.dim();
         if self.flat > 0 {
-            let precision = self.shape.precision;
-            let scale = math::ln(self.flat as f32) + dim * (0.5 * math::ln(precision) - HALF_LN_2PI);
-            sums.add(|y| {
-                let miss = |j, y| y - self.shape.mean(evidence, j);
-                let square: f32 = y.iter().enumerate().map(|(j, y)| miss(j, *y) * miss(j, *y)).sum();
-                scale - 0.5 * precision * square
-            });
+            let peak = (0..dim).map(|j| self.flat(j).log_peak()).sum::<f32>() + math::ln(self.flat as f32);
+            sums.add(|y| peak - y.iter().enumerate().map(|(j, y)| self.flat(j).fall(*y)).sum::<f32>());
         }
         if self.uniform > 0 {
             let count = math::ln(self.uniform as f32);
-            sums.add(|y| match evidence.support() {
-                Support::Unbounded => {
-                    count + y.iter().map(|y| math::ln_sech2(*y / WIDE) - math::ln(2.0 * WIDE)).sum::<f32>()
-                }
-                Support::Box { limit } => count - dim * math::ln(2.0 * limit),
+            sums.add(|y| {
+                let component = |(j, y): (usize, &f32)| match (self.window(j), self.evidence.support()) {
+                    (Some(window), _) => window.log_peak() - window.fall(*y),
+                    (None, Support::Unbounded) => math::ln_sech2(*y / WIDE) - math::ln(2.0 * WIDE),
+                    (None, Support::Box { limit }) => -math::ln(2.0 * limit),
+                };
+                count + y.iter().enumerate().map(component).sum::<f32>()
             });
         }
         if self.kernel > 0 {
             let count = math::ln(self.kernel as f32);
-            for particle in self.particles.chunks_exact(evidence.dim().max(1)) {
-                let mut scale = count + math::ln(self.share(particle));
-                for j in 0..evidence.dim() {
-                    scale += 0.5 * math::ln(self.kernel(particle, j).1) - HALF_LN_2PI;
-                }
-                sums.add(|y| {
-                    let terms = y.iter().enumerate().map(|(j, y)| {
-                        let (mean, precision) = self.kernel(particle, j);
-                        precision * (y - mean) * (y - mean)
-                    });
-                    scale - 0.5 * terms.sum::<f32>()
-                });
+            for particle in self.particles.chunks_exact(dim.max(1)) {
+                let peaks: f32 = (0..dim).map(|j| self.kernel(particle, j).log_peak()).sum();
+                let peak = count + math::ln(self.share(particle)) + peaks;
+                sums.add(|y| peak - y.iter().enumerate().map(|(j, y)| self.kernel(particle, j).fall(*y)).sum::<f32>());
             }
         }
     }

@@ -48,3 +48,8 @@ pub mod rfm;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// And those of the page on the estimator.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/estimator.md")]
+struct EstimatorPage;

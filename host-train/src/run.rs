@@ -76,6 +76,20 @@ fn check_empty(path: &Path) -> Result<()> {
     Err(Error::usage(format!("{shown} {holds}: choose an empty or new folder with --out")))
 }
 
+/// Makes a folder for results and tries to write there: before the work rather than after it.
+pub fn result_folder(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if path.is_file() {
+        return Err(Error::usage(format!("{shown} is a file: give --out a folder")));
+    }
+    fs::create_dir_all(path)
+        .map_err(|e| Error::failure(format!("cannot make the folder {shown} ({e}): choose another with --out")))?;
+    let trial = path.join(".trial");
+    write_atomic(&trial, b"")?;
+    fs::remove_file(&trial)
+        .map_err(|e| Error::failure(format!("cannot change the folder {shown} ({e}): choose another with --out")))
+}
+
 /// Writes a whole file: beside its place, to the disk, then renamed.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e: io::Error| {

@@ -46,6 +46,8 @@ pub struct Progress {
     pub updates: u64,
     /// CPU seconds of this process since the trainer was made, the observer's included.
     pub cpu_seconds: f64,
+    /// Posterior means that the estimator refused, over all updates: the policy's own sample took their place.
+    pub refused: u64,
     /// What the last update reported; zeros before the first.
     pub last: UpdateStats,
 }
@@ -168,6 +170,7 @@ impl Trainer {
                 decisions: 0,
                 updates: 0,
                 cpu_seconds: 0.0,
+                refused: 0,
                 last: UpdateStats::default(),
             },
             owed: 0.0,
@@ -257,6 +260,7 @@ impl Trainer {
             self.owed -= 1.0;
             self.progress.last = self.agent.update(&self.replay);
             self.progress.updates += 1;
+            self.progress.refused += self.progress.last.refused as u64;
             let last = &self.progress.last;
             if !(last.critic_loss.is_finite() && last.actor_loss.is_finite()) {
                 return Err(Error::failure(format!(

@@ -64,14 +64,17 @@ fn wrong_use_is_refused_in_one_sentence() {
     std::fs::write(&file, "").unwrap();
     let file = file.to_str().unwrap();
     for (args, code, words) in [
-        (&["estimator", "--dims", "0"][..], 2, vec!["--dims 0", "1 to 32"]),
-        (&["estimator", "--dims", "1,33"], 2, vec!["--dims 33", "1 to 32"]),
+        (&["estimator", "--dims", "0"][..], 2, vec!["--dims 0", "1 to 12"]),
+        (&["estimator", "--dims", "1,13"], 2, vec!["--dims 13", "1 to 12"]),
+        (&["estimator", "--dims", "-1"], 2, vec!["--dims -1", "1 to 12"]),
+        (&["estimator", "--lambda", "-1"], 2, vec!["--lambda -1", "0.005 to 100"]),
+        (&["estimator", "--samples", "8", "-8"], 2, vec!["--samples -8", "4 to 4096"]),
         (&["estimator", "--dims", "1", "two"], 2, vec!["'two'", "host-train bench estimator --help"]),
         (&["estimator", "--lambda", "0"], 2, vec!["--lambda 0", "0.005 to 100"]),
         (&["estimator", "--lambda", "nan"], 2, vec!["--lambda NaN", "0.005 to 100"]),
         (&["estimator", "--samples", "3"], 2, vec!["--samples 3", "4 to 4096"]),
         (&["estimator", "--samples"], 2, vec!["--samples", "host-train bench estimator --help"]),
-        (&["estimator", "--seed", "-1"], 2, vec!["-1"]),
+        (&["estimator", "--seed", "-1"], 2, vec!["'-1'", "--seed"]),
         (&["estimator", "--out", file], 1, vec!["cannot make the folder", "--out"]),
         (&["estimators"], 2, vec!["'estimators'", "use one of estimator"]),
         (&[], 2, vec!["estimator", "host-train bench --help"]),

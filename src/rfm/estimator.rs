@@ -277,7 +277,7 @@ impl RfmConfig {
     }
 
     /// The estimator of the paper's implementation: `k` candidates from the source bridge, and
-    /// [`ControlVariate::PUBLISHED`].
+    /// [`ControlVariate::PUBLISHED`]. Its test function is constant, so it is biased with a bounded source or target.
     pub const fn published(k: usize) -> Self {
         let importance = Self::importance(Mixture::bridge(k));
         Self { control_variate: ControlVariate::PUBLISHED, test_function: TestFunction::Constant, ..importance }

@@ -4,10 +4,11 @@
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
-use crate::{qemu, tools};
+use crate::qemu::{self, Outcome};
+use crate::tools;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `cargo xtask estimates`.
@@ -31,8 +32,12 @@ const METHODS: [&str; 2] = ["auto", "published"];
 /// One estimate is a few million instructions on a core without floating point; QEMU does a hundred million a second.
 const LIMIT: Duration = Duration::from_secs(300);
 
+/// The sizes that the test command measures, and the most that the stack may take there, in bytes.
+const TESTED: [(u64, u64); 2] = [(1, 8), (6, 32)];
+const MOST_STACK: u64 = 8000;
+
 /// One line of the table.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     /// Name of the estimator.
     pub estimator: &'static str,
@@ -55,7 +60,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let board = boards::find(root, &options.target)?;
     tools::ensure_targets(root, std::slice::from_ref(&board))?;
     tools::ensure_qemu(std::slice::from_ref(&board))?;
-    let elf = cargo::build_firmware(root, &board, "estimate", &Firmware::default())?;
+    let elf = build(root, &board)?;
     println!(
         "one estimate on {} ({}) in QEMU: two critics of 64-64 ReLU, three observations, mean of ten flow times",
         board.name, board.description
@@ -65,9 +70,9 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         "estimator", "d", "K", "instructions", "in critics", "per candidate", "estimator bytes", "stack bytes"
     );
     let mut rows = Vec::new();
-    for (method, estimator) in METHODS.into_iter().enumerate() {
+    for method in 0..METHODS.len() {
         for (d, k) in DIMENSIONS.into_iter().flat_map(|d| CANDIDATES.map(|k| (d, k))) {
-            let row = measure(&board, &elf, method, estimator, d, k)?;
+            let row = measure(&board, &elf, method, d, k)?;
             println!(
                 "{:<10} {:>2} {:>3} {:>13} {:>12} {:>14} {:>16} {:>12}",
                 row.estimator,
@@ -88,28 +93,95 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     Ok(0)
 }
 
-fn measure(board: &Board, elf: &Path, method: usize, estimator: &'static str, d: u64, k: u64) -> Result<Row> {
+/// The smallest and the largest size with every estimator, for the test command; the remark tells the instructions.
+pub fn check(root: &Path, board: &Board) -> Result<String> {
+    let elf = build(root, board)?;
+    let mut remarks = Vec::new();
+    for method in 0..METHODS.len() {
+        for (d, k) in TESTED {
+            let row = measure(board, &elf, method, d, k)?;
+            row.fits(MOST_STACK)?;
+            remarks.push(format!("{} d={d} K={k} {}", row.estimator, row.instructions));
+        }
+    }
+    Ok(format!("instructions: {}", remarks.join(", ")))
+}
+
+fn build(root: &Path, board: &Board) -> Result<PathBuf> {
+    cargo::build_firmware(root, board, "estimate", &Firmware::default())
+}
+
+/// Runs one size.
+fn measure(board: &Board, elf: &Path, method: usize, d: u64, k: u64) -> Result<Row> {
     let arguments = [format!("d={d}"), format!("k={k}"), format!("method={method}")];
     let outcome = qemu::execute(board, elf, &arguments, LIMIT, |_| ())?;
     if outcome.code != 0 {
         bail!("estimate on {} with {}: {}", board.name, arguments.join(" "), outcome.lines.join("\n"));
     }
-    let number = |label: &str| -> Result<u64> {
-        let value = outcome.value(label).with_context(|| format!("estimate prints no line `{label}`"))?;
-        let digits = value.strip_suffix(" bytes").unwrap_or(value);
-        digits.parse().with_context(|| format!("`{label}: {value}` is no number"))
-    };
-    let evaluations = number("evaluations per estimate")?;
-    if evaluations != k {
-        bail!("{estimator} evaluated the target {evaluations} times with K = {k}");
+    Row::read(METHODS[method], d, k, &outcome)
+}
+
+impl Row {
+    /// Reads what the firmware printed.
+    fn read(estimator: &'static str, d: u64, k: u64, outcome: &Outcome) -> Result<Self> {
+        let number = |label: &str| -> Result<u64> {
+            let value = outcome.value(label).with_context(|| format!("estimate prints no line `{label}`"))?;
+            let digits = value.strip_suffix(" bytes").unwrap_or(value);
+            digits.parse().with_context(|| format!("`{label}: {value}` is no number"))
+        };
+        let evaluations = number("evaluations per estimate")?;
+        if evaluations != k {
+            bail!("{estimator} evaluated the target {evaluations} times with K = {k}");
+        }
+        Ok(Self {
+            estimator,
+            d,
+            k,
+            instructions: number("instructions per estimate")?,
+            in_critics: number("of them in the critics")?,
+            estimator_bytes: number("estimator")?,
+            stack_bytes: number("stack")?,
+        })
     }
-    Ok(Row {
-        estimator,
-        d,
-        k,
-        instructions: number("instructions per estimate")?,
-        in_critics: number("of them in the critics")?,
-        estimator_bytes: number("estimator")?,
-        stack_bytes: number("stack")?,
-    })
+
+    /// Fails where the stack took more than `most` bytes.
+    fn fits(&self, most: u64) -> Result<()> {
+        let Self { estimator, d, k, stack_bytes, .. } = self;
+        if *stack_bytes > most {
+            bail!("{estimator} with d = {d} and K = {k} took {stack_bytes} bytes of stack, more than {most}");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(lines: &[&str], k: u64) -> Result<Row> {
+        Row::read("auto", 6, k, &Outcome { lines: lines.iter().map(ToString::to_string).collect(), code: 0 })
+    }
+
+    #[test]
+    fn a_row_is_read_from_the_log() {
+        let lines = [
+            "evaluations per estimate: 32",
+            "instructions per estimate: 2894603",
+            "of them in the critics: 2376796",
+            "estimator: 2388 bytes",
+            "stack: 6256 bytes",
+        ];
+        let row = read(&lines, 32).unwrap();
+        let (instructions, in_critics) = (2_894_603, 2_376_796);
+        let (estimator_bytes, stack_bytes) = (2388, 6256);
+        let wanted = Row { estimator: "auto", d: 6, k: 32, instructions, in_critics, estimator_bytes, stack_bytes };
+        assert_eq!(row, wanted);
+        assert!(row.fits(6256).is_ok());
+        let refused = |result: Result<()>| format!("{:#}", result.unwrap_err());
+        assert!(refused(row.fits(6255)).contains("6256 bytes of stack, more than 6255"));
+        assert!(refused(read(&lines, 31).map(drop)).contains("32 times with K = 31"));
+        assert!(refused(read(&lines[..4], 32).map(drop)).contains("no line `stack`"));
+        let wrong = [&lines[..4], &["stack: many bytes"]].concat();
+        assert!(refused(read(&wrong, 32).map(drop)).contains("is no number"));
+    }
 }

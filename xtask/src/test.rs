@@ -1,13 +1,14 @@
 //! The test command: everything that must hold before a change is committed, in one list.
 //!
 //! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
-//! documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, the digests. `--host` leaves the
-//! part in QEMU out and says so; `--long` adds the tests marked `#[ignore]` and the digests over several seeds.
+//! documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
+//! the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the tests marked `#[ignore]` and the
+//! digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::steps::{Steps, output_of};
-use crate::{digests, policy, qemu, refusals, snapshot, tools};
+use crate::{digests, estimates, policy, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use std::fs;
@@ -65,11 +66,14 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
     if options.host {
-        println!("left out by --host: firmware snapshots, refusals and digests, all of which run in QEMU");
+        println!("left out by --host: firmware snapshots, refusals, estimates and digests, all of which run in QEMU");
         return Ok(steps.finish());
     }
     snapshots(&mut steps, root, &boards, options.bless);
     refusals::check(&mut steps, root, &boards);
+    if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
+        steps.step("estimates on m4f", || estimates::check(root, board));
+    }
     let seeds = if options.long { 0..LONG_SEEDS.end } else { 0..1 };
     for seed in seeds {
         digests_agree(&mut steps, root, &boards, seed);

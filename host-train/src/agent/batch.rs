@@ -14,7 +14,8 @@
 //! [`ENTROPY_UNTIL`] take part: later on the bridge is narrow, the proposals are local, and w / b knows only their
 //! neighbourhood. An update without an early point leaves the temperature as it is.
 //!
-//! Panics only on slices of a wrong length. Nothing allocates after construction. Deterministic given the stream.
+//! Panics only on slices of a wrong length and on a configuration that flowlet refuses. Nothing allocates after
+//! construction. Deterministic given the stream.
 //! Cost: that of the method, in scalar code; `K^2 / 2` exponentials a point for the default.
 
 use super::posterior::{Estimates, Points};
@@ -40,13 +41,8 @@ fn rounds(config: &RfmConfig) -> Option<Rounds> {
     let method = match config.estimator {
         Estimator::Mixture => return None,
         Estimator::Auto => return Some(Rounds::auto(k)),
-        Estimator::Mala => {
-            let (bridge, uniform, moves) = (k / 4, k / 2 - k / 4, k - k / 2);
-            let steps = divisor(moves);
-            let start = Mixture { bridge, uniform, kernel: 0, ..Mixture::default() };
-            Method::Mala(Langevin::new(start, moves / steps, steps))
-        }
-        Estimator::Smc => Method::Smc(Annealed::new(k / divisor(k), divisor(k))),
+        Estimator::Mala => Method::Mala(chains(k)),
+        Estimator::Smc => Method::Smc(annealed(k)),
     };
     let control_variate = match config.control_variate {
         ControlVariate::None => Correction::None,
@@ -55,6 +51,19 @@ fn rounds(config: &RfmConfig) -> Option<Rounds> {
         ControlVariate::Fisher => Correction::Fisher,
     };
     Some(Rounds { method, control_variate, ..Rounds::default() })
+}
+
+/// Chains for `k` candidates: half of them start, by a quarter from the bridge and a quarter uniform, the others are
+/// moves, as many as four of each chain.
+pub fn chains(k: usize) -> Langevin {
+    let (bridge, uniform, moves) = (k / 4, k / 2 - k / 4, k - k / 2);
+    let steps = divisor(moves);
+    Langevin::new(Mixture { bridge, uniform, kernel: 0, ..Mixture::default() }, moves / steps, steps)
+}
+
+/// Annealed particles for `k` candidates, in as many as four rounds.
+pub fn annealed(k: usize) -> Annealed {
+    Annealed::new(k / divisor(k), divisor(k))
 }
 
 /// The largest divisor of `n` up to four.
@@ -91,9 +100,13 @@ struct Seat<'x> {
 
 impl BatchEstimator {
     /// For up to `points` points with actions of width `act`; `None` where the configuration asks for the trainer's own
-    /// estimator.
+    /// estimator. Panics on what flowlet refuses whatever the point: no estimate would ever come of it.
     pub fn new(config: &RfmConfig, points: usize, act: usize) -> Option<Self> {
         let (rounds, k) = (rounds(config)?, config.candidates());
+        let (middle, mut memory) = (vec![0.0; act], vec![0.0; EstimatorScratch::len(act, k)]);
+        if let Err(e) = rounds.start(0.5, &middle, Support::Unbounded, &middle, &carve(&mut memory, act, k)) {
+            panic!("flowlet refuses the estimator of this configuration: {e:?}");
+        }
         Some(Self {
             rounds,
             act,
@@ -346,6 +359,15 @@ mod tests {
         assert_eq!(all, run(n));
         let few = run(4);
         assert_eq!((&all.0[..4 * act], &all.1[..4]), (&few.0[..], &few.1[..]));
+    }
+
+    /// A ridge of zero is no control variate for flowlet at any point.
+    #[test]
+    #[should_panic(expected = "refuses the estimator of this configuration: ControlVariate")]
+    fn an_estimator_that_refuses_every_point_is_not_made() {
+        let config =
+            RfmConfig { estimator: Estimator::Smc, control_variate: ControlVariate::Diagonal, ridge: 0.0, ..auto(1) };
+        let _ = BatchEstimator::new(&config, 1, 1);
     }
 
     /// The memory of the runs is kept, although they borrow from the points.

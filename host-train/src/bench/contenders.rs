@@ -3,9 +3,10 @@
 //! Every one of them spends exactly K evaluations of Q, with or without its gradient, on an estimate; a test counts
 //! them. They differ in where the evaluations go and in what is made of the gradients.
 
+use crate::agent::batch::{annealed, chains};
 use crate::noise::Noise;
 use crate::{Error, Result};
-use flowlet::rfm::{Annealed, ControlVariate, EstimatorScratch, Langevin, Method, Mixture, RfmConfig, Target};
+use flowlet::rfm::{ControlVariate, EstimatorScratch, Method, Mixture, RfmConfig, Target};
 
 /// A named estimator, for any number of evaluations.
 #[derive(Clone, Copy, Debug)]
@@ -138,24 +139,6 @@ fn halves(bridge: usize, uniform: usize) -> Mixture {
 
 fn method(method: Method) -> RfmConfig {
     RfmConfig { method, control_variate: ControlVariate::Shrunk, ..RfmConfig::default() }
-}
-
-/// Half of the candidates start, the others are moves, as many as four of each chain.
-fn chains(k: usize) -> Langevin {
-    let moves = k - k / 2;
-    let steps = largest_divisor(moves, 4);
-    Langevin::new(halves(k / 4, k / 2 - k / 4), moves / steps, steps)
-}
-
-/// Up to four rounds.
-fn annealed(k: usize) -> Annealed {
-    let rounds = largest_divisor(k, 4);
-    Annealed::new(k / rounds, rounds)
-}
-
-/// The largest divisor of `n` that is at most `most`.
-fn largest_divisor(n: usize, most: usize) -> usize {
-    (1..=most).rev().find(|d| n.is_multiple_of(*d)).unwrap_or(1)
 }
 
 fn with(mixture: Mixture, control_variate: ControlVariate) -> RfmConfig {

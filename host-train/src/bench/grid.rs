@@ -85,7 +85,7 @@ pub struct Score {
     pub bias2: f64,
     /// Variance.
     pub variance: f64,
-    /// Standard error of `mse` over targets and points.
+    /// Standard error of `mse` over targets: points of one target are not independent.
     pub stderr: f64,
 }
 
@@ -109,7 +109,7 @@ pub struct AgainstFixed {
     pub fixed: usize,
     /// Ratio of the mean squared errors.
     pub ratio: f64,
-    /// Its standard error over targets and points, which both have in common.
+    /// Its standard error over targets, which both have in common.
     pub stderr: f64,
 }
 
@@ -207,13 +207,23 @@ fn cells(grid: &Grid, parts: &[Part]) -> Vec<Cell> {
     cells
 }
 
-/// The mean of scores, with the standard error of the mean of `mse`.
+/// The mean of the scores of a cell's points, target by target, with the standard error of the mean of `mse`.
 fn mean_score(points: &[Score]) -> Score {
     let n = points.len() as f64;
     let mean = |f: fn(&Score) -> f64| points.iter().map(f).sum::<f64>() / n;
     let mse = mean(|s| s.mse);
-    let square: f64 = points.iter().map(|s| (s.mse - mse) * (s.mse - mse)).sum();
-    Score { mse, bias2: mean(|s| s.bias2), variance: mean(|s| s.variance), stderr: (square / (n - 1.0) / n).sqrt() }
+    let stderr = standard_error(points.iter().map(|s| s.mse - mse));
+    Score { mse, bias2: mean(|s| s.bias2), variance: mean(|s| s.variance), stderr }
+}
+
+/// The standard error of a mean over targets from the deviations at their points, which are averaged within a target
+/// first. Not finite with one target.
+fn standard_error(deviations: impl Iterator<Item = f64>) -> f64 {
+    let deviations: Vec<f64> = deviations.collect();
+    let targets = deviations.chunks_exact(POINTS);
+    let n = targets.len() as f64;
+    let square: f64 = targets.map(|points| (points.iter().sum::<f64>() / POINTS as f64).powi(2)).sum();
+    (square / (n - 1.0) / n).sqrt()
 }
 
 /// The default's ratio to the best fixed proposal, with the delta method's standard error.
@@ -221,9 +231,8 @@ fn against_fixed(points: &[Vec<Score>; CONTENDERS.len()], scores: &[Score; CONTE
     let fixed = (0..CONTENDERS.len()).filter(|c| CONTENDERS[*c].fixed);
     let best = fixed.min_by(|a, b| scores[*a].mse.total_cmp(&scores[*b].mse)).unwrap_or(0);
     let ratio = scores[AUTO].mse / scores[best].mse;
-    let n = points[best].len() as f64;
-    let square: f64 = points[AUTO].iter().zip(&points[best]).map(|(a, b)| (a.mse - ratio * b.mse).powi(2)).sum();
-    AgainstFixed { fixed: best, ratio, stderr: (square / (n - 1.0) / n).sqrt() / scores[best].mse }
+    let deviations = points[AUTO].iter().zip(&points[best]).map(|(a, b)| a.mse - ratio * b.mse);
+    AgainstFixed { fixed: best, ratio, stderr: standard_error(deviations) / scores[best].mse }
 }
 
 /// What random numbers are for; with the place of their use it names a stream of the seed.
@@ -371,7 +380,9 @@ mod tests {
         assert!((score.mse - 13.5).abs() < 1e-12);
         assert!((score.variance - 4.0 / 3.0).abs() < 1e-12);
         assert!((score.bias2 - (12.5 - 1.0 / 3.0)).abs() < 1e-12);
-        let whole = mean_score(&[score, Score { mse: 15.5, ..score }]);
+        // Two targets of means 13.5 and 15.5; how the points of one differ does not count.
+        let mses = [13.5, 12.5, 14.5, 15.5, 15.5, 15.5];
+        let whole = mean_score(&mses.map(|mse| Score { mse, ..score }));
         assert!((whole.mse - 14.5).abs() < 1e-12 && (whole.stderr - 1.0).abs() < 1e-12);
     }
 

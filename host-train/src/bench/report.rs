@@ -201,7 +201,16 @@ pub fn object(grid: &Grid, cells: &[Cell]) -> Value {
     }
     let claims: Vec<Value> = claims(grid, cells)
         .iter()
-        .map(|c| json!({ "claim": c.claim, "reached": c.reached, "value": c.value, "bound": c.bound, "note": c.note }))
+        .map(|c| {
+            json!({
+                "claim": c.claim,
+                "promised": c.promised,
+                "reached": c.reached,
+                "value": c.value,
+                "bound": c.bound,
+                "note": c.note,
+            })
+        })
         .collect();
     json!({ "summary": summary, "cells": rows, "claims": claims })
 }
@@ -216,6 +225,8 @@ fn time(t: f32) -> f64 {
 pub struct Claim {
     /// What is claimed.
     pub claim: String,
+    /// Whether it is promised of the default, or only told beside what is.
+    pub promised: bool,
     /// Whether it holds on the cells asked for; nothing when they do not tell.
     pub reached: Option<bool>,
     /// The number it is about, and the bound on it.
@@ -230,8 +241,15 @@ impl Claim {
     fn new(claim: impl Into<String>, bound: f64, found: Option<(f64, bool, String)>) -> Self {
         let claim = claim.into();
         match found {
-            Some((value, reached, note)) => Self { claim, reached: Some(reached), value, bound, note },
-            None => Self { claim, reached: None, value: f64::NAN, bound, note: "no such cell was asked for".into() },
+            Some((value, reached, note)) => Self { claim, promised: true, reached: Some(reached), value, bound, note },
+            None => Self {
+                claim,
+                promised: true,
+                reached: None,
+                value: f64::NAN,
+                bound,
+                note: "no such cell was asked for".into(),
+            },
         }
     }
 }
@@ -241,6 +259,7 @@ pub fn verdict(grid: &Grid, cells: &[Cell]) -> String {
     let mut text = String::from("claims, on the cells asked for:");
     for claim in claims(grid, cells) {
         let word = match claim.reached {
+            Some(_) if !claim.promised => "not claimed",
             Some(true) => "reached",
             Some(false) => "NOT reached",
             None => "not asked",
@@ -261,7 +280,7 @@ pub fn claims(grid: &Grid, cells: &[Cell]) -> Vec<Claim> {
         no_worse_over_t(&groups),
         few_against_many(&groups),
         bias(cells, AUTO),
-        bias(cells, AUTO_PARTICLES),
+        Claim { promised: false, ..bias(cells, AUTO_PARTICLES) },
     ]
 }
 
@@ -409,6 +428,9 @@ mod tests {
         // 50 and 80 times below, bias 3 % and 9 %.
         let mut all = cells(&grid, 2.0, 1.25);
         assert_eq!(reached(&grid, &all), [yes, no, yes, yes, yes, yes, no]);
+        // The bias with particles is told, but nobody promised it.
+        let text = verdict(&grid, &all);
+        assert_eq!((text.matches("NOT reached").count(), text.matches("not claimed  auto+particles").count()), (1, 1));
         // One cell over the allowance: the average over t hides it.
         let i = all.iter().position(|c| c.place.t == 0.5 && c.place.samples == 96).unwrap();
         all[i].scores[AUTO].mse = 120.0;

@@ -10,7 +10,7 @@
 //!
 //! A target is what flowlet's estimators see, in `f32`; the exact posterior and exact draws are in `f64`. Nothing is
 //! shared between the two but the constants. Deterministic given the noise it is drawn from; allocates at construction.
-//! Cost: an evaluation of Q some 10 ns an axis, a posterior mean by quadrature up to 30 us an axis.
+//! Cost: an evaluation of Q takes a few sines or exponentials an axis, a posterior mean by quadrature thousands.
 
 use crate::noise::Noise;
 use flowlet::rfm::Target;
@@ -19,6 +19,8 @@ use flowlet::rfm::Target;
 const SINES: usize = 3;
 /// Components of a mixture.
 const COMPONENTS: usize = 4;
+/// Largest dimension: the range of a mixture's Q is looked for from every corner of the cube, 2^d of them.
+pub const MOST_DIMS: usize = 12;
 /// Half-width of the cube that the means of a mixture are drawn from.
 const CUBE: f64 = 1.5;
 /// Half-width of the quadrature grid: sech^2 is below 1e-13 of its top beyond.
@@ -258,7 +260,7 @@ impl GaussianMixture {
     /// Range of [`Self::value`] over the cube: the best of means and corners, improved axis by axis.
     fn spread(&self) -> f64 {
         let corner = |bits: usize| (0..self.dim).map(|j| if bits >> j & 1 == 1 { CUBE } else { -CUBE }).collect();
-        let corners = (0..1_usize << self.dim.min(12)).map(corner);
+        let corners = (0..1_usize << self.dim.min(MOST_DIMS)).map(corner);
         let starts = self.means.chunks_exact(self.dim).map(<[f64]>::to_vec).chain(corners);
         let mut starts: Vec<(f64, Vec<f64>)> = starts.map(|start| (self.value(&start), start)).collect();
         starts.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -3,6 +3,7 @@
 use super::{BenchCommand, EstimatorArgs, Output, note};
 use crate::bench::contenders::{AUTO, AUTO_PARTICLES, CONTENDERS, PUBLISHED};
 use crate::bench::grid::{self, Cell, Grid, POINTS, repetitions};
+use crate::bench::targets::MOST_DIMS;
 use crate::bench::{heatmap, particles, report};
 use crate::run::write_atomic;
 use crate::{Error, Result};
@@ -11,8 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use std::path::Path;
 
-/// Largest dimension, and largest number of evaluations: what a machine's memory and a user's patience stand.
-const MOST_DIMS: usize = 32;
+/// Largest number of evaluations: what a machine's memory and a user's patience stand.
 const MOST_SAMPLES: usize = 4096;
 /// Fewest evaluations: every proposal of a mixture gets one candidate.
 const FEWEST_SAMPLES: usize = 4;
@@ -126,11 +126,15 @@ fn grid_of(args: &EstimatorArgs) -> Result<Grid> {
 }
 
 /// A list of whole numbers, or the standard one when nothing was given.
-fn whole(option: &str, given: &[usize], low: usize, high: usize, standard: Vec<usize>) -> Result<Vec<usize>> {
-    if let Some(wrong) = given.iter().find(|v| !(low..=high).contains(*v)) {
-        return Err(Error::usage(format!("{option} {wrong}: give whole numbers from {low} to {high}")));
+fn whole(option: &str, given: &[i64], low: usize, high: usize, standard: Vec<usize>) -> Result<Vec<usize>> {
+    let mut values = if given.is_empty() { standard } else { Vec::with_capacity(given.len()) };
+    for value in given {
+        let fitting = usize::try_from(*value).ok().filter(|v| (low..=high).contains(v));
+        values.push(
+            fitting
+                .ok_or_else(|| Error::usage(format!("{option} {value}: give whole numbers from {low} to {high}")))?,
+        );
     }
-    let mut values = if given.is_empty() { standard } else { given.to_vec() };
     values.sort_unstable();
     values.dedup();
     Ok(values)

@@ -60,7 +60,7 @@ enum Command {
 /// What `bench` can measure.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
-    /// Compare the posterior-mean estimators on targets with known posteriors
+    /// Compare the posterior-mean estimators on targets with known posteriors; about nine CPU-minutes by default
     Estimator(EstimatorArgs),
 }
 
@@ -161,17 +161,18 @@ pub struct CheckEnvArgs {
 /// Options of `bench estimator`.
 #[derive(Args, Clone, Debug)]
 pub struct EstimatorArgs {
-    /// Dimensions, separated by commas or spaces [default: 1 2 6 12]
-    #[arg(long, value_name = "D", num_args = 1.., value_delimiter = ',')]
-    pub dims: Vec<usize>,
-    /// Temperatures [default: 1 0.2 0.05 0.02 0.005]
-    #[arg(long, value_name = "L", num_args = 1.., value_delimiter = ',')]
+    /// Dimensions from 1 to 12, separated by commas or spaces [default: 1 2 6 12]
+    #[arg(long, value_name = "D", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    pub dims: Vec<i64>,
+    /// Temperatures from 0.005 to 100 [default: 1 0.2 0.05 0.02 0.005]
+    #[arg(long, value_name = "L", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     pub lambda: Vec<f64>,
-    /// Evaluations of Q for an estimate [default: 8 16 32 64 96 128 512]
-    #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',')]
-    pub samples: Vec<usize>,
+    /// Evaluations of Q for an estimate, from 4 to 4096; those for training the particles are not in K [default: 8 16
+    /// 32 64 96 128 512]
+    #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    pub samples: Vec<i64>,
     /// Seed of targets, points and estimates
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub seed: u64,
     /// Folder of the table and the pictures; what an earlier bench left there is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/bench-estimator")]

@@ -1,7 +1,7 @@
 //! `toy`: learns to sample densities in the plane from their energies alone, compares the methods and draws them.
 
 use super::{Output, ToyArgs, note};
-use crate::run::write_atomic;
+use crate::run::{result_folder, write_atomic};
 use crate::toy::energy::Toy;
 use crate::toy::method::Method;
 use crate::toy::picture::{Panel, draw};
@@ -28,15 +28,13 @@ pub(super) fn run(args: &ToyArgs, output: Output) -> Result<()> {
     let last = args.seed.checked_add(u64::from(args.seeds) - 1);
     let last = last.ok_or_else(|| Error::usage("the last seed is too large: choose a smaller --seed"))?;
     let seeds: Vec<u64> = (args.seed..=last).collect();
-    std::fs::create_dir_all(&args.out).map_err(|e| {
-        Error::failure(format!("cannot make {} ({e}): choose another folder with --out", args.out.display()))
-    })?;
+    result_folder(&args.out)?;
 
     let mut listed = Vec::new();
     for toy in toys {
         note(&format!("training on {}", toy.name()));
         let result = compare(toy, &jobs, &budget, &seeds, SAMPLES)?;
-        let picture = write_picture(&args.out, &result)?;
+        let picture = write_picture(&args.out, &result, seeds.len())?;
         output.line(&format!(
             "{}: {SAMPLES} samples, K = {}, {} updates of {} points, {}",
             toy.name(),
@@ -152,14 +150,17 @@ fn verdict(jobs: &[Job], result: &Comparison) -> Option<(String, bool)> {
     let head = format!("rfm with {} steps against the others with {}:", steps(0), steps(1));
     Some(match (best.contains(&true), best.contains(&false)) {
         (true, false) => (format!("{head} best on every metric, ties included"), true),
-        (true, true) => (format!("{head} better on {}, not on {}", of(true), of(false)), false),
-        _ => (format!("{head} better on none"), false),
+        (true, true) => (format!("{head} best on {}, ties included, not on {}", of(true), of(false)), false),
+        _ => (format!("{head} best on none"), false),
     })
 }
 
 /// The picture of the first seed's samples; returns its path.
-fn write_picture(folder: &Path, result: &Comparison) -> Result<PathBuf> {
-    let subtitle = |line: &Line| format!("{} steps, sliced Wasserstein {:.3}", line.steps, line.summaries[0].mean);
+fn write_picture(folder: &Path, result: &Comparison, seeds: usize) -> Result<PathBuf> {
+    let subtitle = |line: &Line| match (seeds, line.summaries[0].mean) {
+        (1, distance) => format!("{} steps, sliced Wasserstein {distance:.3}", line.steps),
+        (_, mean) => format!("{} steps, Wasserstein {mean:.3}, {seeds} seeds", line.steps),
+    };
     let subtitles: Vec<String> = result.lines.iter().map(subtitle).collect();
     let lines = result.lines.iter().zip(&subtitles);
     let panels: Vec<Panel> =

@@ -58,6 +58,9 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
     watch.record(trainer.progress(), &untrained, &before)?;
     let trained = trainer.run(&mut watch);
     watch.bar.finish_and_clear();
+    if let Some(warning) = warning(trainer.progress(), config.rfm.actor_batch) {
+        note(&warning);
+    }
     let finished = trained?;
     match watch.failed {
         None | Some(Error::Interrupted(_)) => {}
@@ -115,6 +118,18 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
         "policy_bytes": bytes.as_slice().len(),
     }));
     Ok(())
+}
+
+/// What to say of posterior means that were refused; nothing when none was.
+fn warning(progress: &Progress, actor_batch: usize) -> Option<String> {
+    let of = progress.updates * actor_batch as u64;
+    (progress.refused > 0).then(|| {
+        format!(
+            "warning: {} of {of} posterior means were refused, for the critic was not finite there: the policy's own \
+             sample took their place, and the actor learnt nothing from them",
+            progress.refused
+        )
+    })
 }
 
 /// Plays `episodes` episodes with the artefact.
@@ -239,5 +254,20 @@ impl Observer for Watch<'_> {
             }
         }
         if self.interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::rfm::UpdateStats;
+
+    #[test]
+    fn refused_means_are_told_once_there_are_any() {
+        let last = UpdateStats::default();
+        let sound = Progress { steps: 9, total: 9, decisions: 9, updates: 5, cpu_seconds: 0.0, refused: 0, last };
+        assert_eq!(warning(&sound, 64), None);
+        let text = warning(&Progress { refused: 3, ..sound }, 64).unwrap();
+        assert!(text.starts_with("warning: 3 of 320 posterior means were refused"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 //! Every refusal names the key, its value and what it may be. Comparisons are written so that NaN fails them.
 
 use super::{ALGORITHMS, Config, ControlVariate, Estimator, TemperatureRule};
-use crate::agent::batch::ENTROPY_UNTIL;
+use crate::agent::batch::{ENTROPY_UNTIL, annealed, chains};
 use crate::{Error, Result};
 
 impl Config {
@@ -133,10 +133,27 @@ impl Config {
                  set it to \"none\"",
             ));
         }
-        if r.estimator == Estimator::Mala && r.candidates() < 2 {
-            return Err(Error::usage(
-                "rfm.estimator = \"mala\" needs one candidate to start from and one to move to: raise rfm.bridge",
-            ));
+        // The diagonal coefficients divide by a sum that nothing but the ridge keeps from zero.
+        if r.control_variate == ControlVariate::Diagonal && r.ridge < 1e-12 {
+            return Err(Error::usage(format!(
+                "rfm.ridge = {}: with rfm.control_variate = \"diagonal\" it must be at least 1e-12",
+                r.ridge
+            )));
+        }
+        // With one step or one round these methods are importance sampling under another name.
+        let (name, works): (_, fn(usize) -> bool) = match r.estimator {
+            Estimator::Mala => ("mala", |k| chains(k).steps > 1),
+            Estimator::Smc => ("smc", |k| annealed(k).rounds > 1),
+            Estimator::Mixture | Estimator::Auto => ("", |_| true),
+        };
+        if !works(r.candidates()) {
+            let k = r.candidates();
+            let nearest = (1..k + 3).flat_map(|d| [k.saturating_sub(d), k + d]).find(|near| *near > 0 && works(*near));
+            return Err(Error::usage(format!(
+                "rfm.bridge + rfm.uniform + rfm.kernel = {k} candidates cannot be shared out evenly over several \
+                 rounds of rfm.estimator = \"{name}\": make them {}",
+                nearest.unwrap_or(8)
+            )));
         }
         let early = r.estimator == Estimator::Mixture || r.train_t_min < f64::from(ENTROPY_UNTIL);
         if r.temperature_rule == TemperatureRule::Entropy && !early {
@@ -181,7 +198,11 @@ mod tests {
             (vec!["preset=paper", "rfm.estimator=auto"], "\"none\""),
             (vec!["rfm.estimator=auto", "rfm.train_t_min=0.5"], "rfm.temperature_rule"),
             (vec!["rfm.estimator=smc", "rfm.train_t_min=0.6"], "rfm.temperature_rule"),
-            (vec!["rfm.estimator=mala", "rfm.bridge=0", "rfm.uniform=1", "rfm.kernel=0"], "one to move to"),
+            (vec!["rfm.estimator=mala", "rfm.bridge=0", "rfm.uniform=1", "rfm.kernel=0"], "make them 3"),
+            (vec!["rfm.estimator=mala", "rfm.bridge=10", "rfm.uniform=0", "rfm.kernel=0"], "make them 11"),
+            (vec!["rfm.estimator=smc", "rfm.bridge=0", "rfm.uniform=1", "rfm.kernel=0"], "make them 2"),
+            (vec!["rfm.estimator=smc", "rfm.bridge=13", "rfm.uniform=0", "rfm.kernel=0"], "make them 12"),
+            (vec!["rfm.estimator=smc", "rfm.control_variate=diagonal", "rfm.ridge=0"], "1e-12"),
             (vec!["rfm.t_min=0.9", "rfm.t_max=0.1"], "below"),
             (vec!["rfm.train_t_min=0.6", "rfm.train_t_max=0.5"], "below"),
             (vec!["rfm.activation=sigmoid"], "gelu"),
@@ -215,6 +236,10 @@ mod tests {
     fn what_counts_for_another_estimator_is_accepted() {
         let late = ["rfm.estimator=auto", "rfm.train_t_min=0.5", "rfm.temperature_rule=fixed"];
         let paper = ["preset=paper", "rfm.estimator=auto", "rfm.control_variate=none"];
+        for estimator in ["smc", "mala"] {
+            let set = format!("rfm.estimator={estimator}");
+            resolve(&[set.as_str(), "rfm.control_variate=diagonal", "rfm.ridge=1e-12"]).unwrap();
+        }
         for set in [&["rfm.estimator=auto"][..], &late, &paper] {
             assert_eq!(resolve(set).unwrap().rfm.estimator, Estimator::Auto);
         }

@@ -29,7 +29,7 @@ pub enum Method {
 /// First and last flow time that a network is trained at; outside it is asked at the nearer one.
 pub const TIMES: (f32, f32) = (0.005, 0.995);
 
-/// Noise scales of the gradient-expectation diffusion: the best of 0.01 and 0.03 with 2, 3 and 5.
+/// Noise scales of the gradient-expectation diffusion: the widest covers the toys, the narrowest is finer.
 const VE: Schedule = Schedule::Ve { sigma_min: 0.03, sigma_max: 2.0 };
 
 impl Method {

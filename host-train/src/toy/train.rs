@@ -5,7 +5,7 @@
 //! the prediction that follows from it. Network, updates, batch, `K` and the making of points are the same for every
 //! method. Deterministic given the seed. Panics only on a budget with a zero in it (a programming error).
 //!
-//! Cost: 10 to 50 us a point, nearly all of it the estimate.
+//! Cost: that of the estimates.
 
 use super::energy::Toy;
 use super::method::{Method, TIMES};

@@ -177,7 +177,7 @@ impl Trainer {
             started,
         };
         for (lane, obs) in trainer.lanes.iter_mut().zip(trainer.obs.chunks_exact_mut(obs)) {
-            lane.env.reset(lane.noise.rng());
+            lane.env.reset(lane.noise.rng())?;
             lane.env.observe(obs);
             trainer.units.normalise(obs);
         }
@@ -188,7 +188,7 @@ impl Trainer {
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         while self.progress.steps < self.progress.total {
             let known = self.episodes.len();
-            self.decide();
+            self.decide()?;
             self.learn()?;
             self.progress.cpu_seconds = self.started.elapsed().as_secs_f64();
             let flow = observer.block(&self.progress, &self.episodes[known..], &mut self.agent);
@@ -200,7 +200,7 @@ impl Trainer {
     }
 
     /// One block of decisions.
-    fn decide(&mut self) {
+    fn decide(&mut self) -> Result<()> {
         let lanes = self.lanes.len();
         for _ in 0..self.config.rfm.block.div_ceil(lanes) {
             let random = self.progress.decisions < self.config.rfm.learning_starts;
@@ -211,24 +211,25 @@ impl Trainer {
             }
             for lane in 0..lanes {
                 if self.progress.steps >= self.progress.total {
-                    return;
+                    return Ok(());
                 }
-                self.step(lane);
+                self.step(lane)?;
                 if !random {
                     self.owed += self.config.rfm.updates_per_decision;
                 }
             }
         }
+        Ok(())
     }
 
     /// One decision of one lane: act, store, and start anew where the episode ended.
-    fn step(&mut self, index: usize) {
+    fn step(&mut self, index: usize) -> Result<()> {
         let lane = &mut self.lanes[index];
         let (obs, act) = (self.next_obs.len(), self.plant_action.len());
         let before = &mut self.obs[index * obs..(index + 1) * obs];
         let action = &self.actions[index * act..(index + 1) * act];
         self.units.plant_action(action, &mut self.plant_action);
-        let outcome = lane.env.step(&self.plant_action);
+        let outcome = lane.env.step(&self.plant_action)?;
         lane.env.observe(&mut self.next_obs);
         self.units.normalise(&mut self.next_obs);
         self.replay.push(Transition {
@@ -246,12 +247,13 @@ impl Trainer {
             let (episode_return, length) = (lane.episode_return, lane.length);
             self.episodes.push(Episode { at: self.progress.steps, episode_return, length });
             (lane.episode_return, lane.length) = (0.0, 0);
-            lane.env.reset(lane.noise.rng());
+            lane.env.reset(lane.noise.rng())?;
             lane.env.observe(before);
             self.units.normalise(before);
         } else {
             before.copy_from_slice(&self.next_obs);
         }
+        Ok(())
     }
 
     /// The updates that are due.

@@ -23,6 +23,7 @@ pub mod state;
 pub mod stats;
 pub mod toy;
 pub mod train;
+pub mod transitions;
 
 use std::fmt;
 

@@ -29,6 +29,8 @@ pub struct Replay {
     obs: usize,
     act: usize,
     capacity: usize,
+    /// Part of the capacity that was added after construction.
+    grown: usize,
     len: usize,
     next: usize,
     rows: Vec<f32>,
@@ -74,7 +76,13 @@ impl Replay {
         let (capacity, obs) = (capacity.max(1), normaliser.mean().len());
         // Rows come as they are needed: room for all of them is reserved here, so none is copied later.
         let rows = Vec::with_capacity(capacity * (2 * obs + act + 2));
-        Self { obs, act, capacity, len: 0, next: 0, rows, normaliser }
+        Self { obs, act, capacity, grown: 0, len: 0, next: 0, rows, normaliser }
+    }
+
+    /// Makes room for `more` transitions beyond the capacity so far.
+    pub fn grow(&mut self, more: usize) {
+        self.grown += more;
+        self.capacity += more;
     }
 
     /// The normaliser of the observations.
@@ -89,10 +97,13 @@ impl Replay {
 
     /// Shows the transitions, where the next one goes, and the normaliser.
     pub fn visit(&mut self, visitor: &mut dyn Visitor) {
-        let mut counts = [self.len as u64, self.next as u64];
+        let mut counts = [self.len as u64, self.next as u64, self.grown as u64];
         visitor.u64s("replay.counts", &mut counts);
         visitor.list("replay.rows", &mut self.rows);
         self.normaliser.visit(visitor);
+        self.capacity -= self.grown;
+        self.grown = counts[2] as usize;
+        self.capacity += self.grown;
         // A loaded ring may be of another size: what does not fit its rows would be read out of bounds.
         self.len = self.rows.len() / self.width();
         self.next = if self.len < self.capacity { self.len } else { counts[1] as usize % self.capacity };

@@ -69,6 +69,7 @@ impl<'a> Session<'a> {
         reporter: &'a mut dyn Reporter,
     ) -> Result<Outcome> {
         let mut trainer = Trainer::new(config)?;
+        trainer.warm_start()?;
         // Before the folder is made: a policy that cannot be exported must not leave one.
         artefact(&trainer)?;
         let run = RunDir::create(out, config)?;

@@ -16,11 +16,14 @@ use crate::config::Config;
 use crate::env::{Decision, Env};
 use crate::noise::{Noise, of_words, words_of};
 use crate::normaliser::Normaliser;
+use crate::policy::ArtefactBytes;
 use crate::replay::{Replay, Transition};
 use crate::state::{Digest, Visitor};
+use crate::transitions;
 use crate::{Error, Result};
 use cpu_time::ThreadTime;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 /// Streams of the seed, apart from the agent's own: exploration, and one per environment from here on.
 const STREAM_EXPLORATION: u64 = 100;
@@ -199,6 +202,47 @@ impl Trainer {
         Ok(trainer)
     }
 
+    /// Starts from the policy and with the recorded transitions that the configuration names, if it does.
+    pub fn warm_start(&mut self) -> Result<()> {
+        if !self.config.init.is_empty() {
+            let bytes = ArtefactBytes::read(Path::new(&self.config.init))?;
+            self.agent.start_from(&bytes.artefact()?)?;
+        }
+        if self.config.replay.is_empty() {
+            return Ok(());
+        }
+        let Some(lane) = self.lanes.first() else { return Ok(()) };
+        let path = Path::new(&self.config.replay);
+        let recorded = transitions::read(path, lane.env.spec())?;
+        if recorded.len() > self.config.train().buffer_size {
+            return Err(Error::usage(format!(
+                "{} holds {} transitions and the replay buffer {}: raise {}.buffer_size",
+                path.display(),
+                recorded.len(),
+                self.config.train().buffer_size,
+                self.config.algo()
+            )));
+        }
+        self.replay.grow(recorded.len());
+        for row in &recorded {
+            let limits = self.low.iter().zip(&self.high);
+            for ((squashed, a), (&low, &high)) in self.actions.iter_mut().zip(&row.action).zip(limits) {
+                // What the robot's own limits let through beyond ours counts as the limit.
+                *squashed = ((*a as f32 - low) / (high - low) * 2.0 - 1.0).clamp(-1.0, 1.0);
+            }
+            self.replay.normaliser_mut().observe(&row.next_obs);
+            self.replay.push(Transition {
+                obs: &row.obs,
+                action: &self.actions[..row.action.len()],
+                reward: (row.reward * self.config.env.reward_scale) as f32,
+                next_obs: &row.next_obs,
+                terminated: row.terminated,
+            });
+        }
+        self.replay.normaliser_mut().refresh();
+        Ok(())
+    }
+
     /// Trains until the steps are used up or the observer breaks off. Returns whether it ran to its end.
     pub fn run(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         while self.progress.steps < self.progress.total {
@@ -220,8 +264,9 @@ impl Trainer {
     fn decide(&mut self) {
         let lanes = self.lanes.len();
         for _ in 0..self.config.train().block.div_ceil(lanes) {
+            // A policy to start from explores better than chance does.
             let random = self.progress.decisions < self.config.train().learning_starts;
-            if random {
+            if random && self.config.init.is_empty() {
                 self.exploration.uniform_in(&mut self.actions, -1.0, 1.0);
             } else {
                 self.normalised.copy_from_slice(&self.obs);

@@ -18,6 +18,8 @@ use crate::nn::velocity::VelocityShape;
 use crate::noise::Noise;
 use crate::replay::Replay;
 use crate::state::Visitor;
+use crate::{Error, Result};
+use flowlet::policy::Artefact;
 
 /// What one update reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -59,6 +61,12 @@ pub trait Agent: Send {
 
     /// The temperature lambda, or the like.
     fn temperature(&self) -> f32;
+
+    /// Starts from a policy of [`Self::as_rfm`]'s kind instead of fresh weights: its networks, and its critics and temperature
+    /// where they travel along. Algorithms without an artefact refuse.
+    fn start_from(&mut self, _: &Artefact<'_>) -> Result<()> {
+        Err(Error::usage("--init starts rfm alone, for the other algorithms have no artefact: leave it out"))
+    }
 
     /// The flow policy inside; none for the other algorithms.
     fn as_rfm(&self) -> Option<&rfm::Rfm> {

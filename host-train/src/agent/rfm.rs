@@ -30,6 +30,8 @@ use crate::nn::velocity::{VelocityNet, VelocityShape, VelocityWork};
 use crate::noise::Noise;
 use crate::replay::{Minibatch, Replay};
 use crate::state::Visitor;
+use crate::{Error, Result};
+use flowlet::policy::Artefact;
 
 /// Streams of the seed that the agent uses; the training loop uses others.
 const STREAM_WEIGHTS: u64 = 0;
@@ -284,6 +286,27 @@ impl Agent for Rfm {
         visitor.f32s("log_temperature", std::slice::from_mut(&mut self.log_lambda));
         self.behaviour.visit("behaviour_noise", visitor);
         self.updates.visit("update_noise", visitor);
+    }
+
+    fn start_from(&mut self, artefact: &Artefact<'_>) -> Result<()> {
+        let misfit = || {
+            Error::failure(
+                "the policy's networks are not those of the configuration: set their sizes as `inspect` shows them",
+            )
+        };
+        if !self.actor.import(artefact.velocity().params()) {
+            return Err(misfit());
+        }
+        let critics: Vec<f32> = artefact.critics().flat_map(|critic| critic.params()).copied().collect();
+        if !critics.is_empty() {
+            if critics.len() != self.critic.params().len() {
+                return Err(misfit());
+            }
+            self.critic.params_mut().copy_from_slice(&critics);
+            self.target.params_mut().copy_from_slice(&critics);
+            self.log_lambda = artefact.temperature().ln();
+        }
+        Ok(())
     }
 
     fn temperature(&self) -> f32 {

@@ -21,6 +21,8 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
         algo: args.algo.as_deref(),
         seed: args.seed,
         total_timesteps: args.total_timesteps,
+        init: args.init.as_deref(),
+        replay: args.replay.as_deref(),
         set: &args.set,
     })?;
     let interrupted = interrupt_flag()?;

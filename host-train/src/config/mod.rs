@@ -37,6 +37,10 @@ pub struct Config {
     pub total_timesteps: u64,
     /// Control steps between checkpoints.
     pub checkpoint_every: u64,
+    /// The policy that training starts from; empty for fresh networks.
+    pub init: String,
+    /// Recorded transitions that the replay buffer starts with; empty for none.
+    pub replay: String,
     /// The environment.
     pub env: EnvConfig,
     /// The algorithm with its constants.
@@ -53,6 +57,8 @@ struct Document {
     seed: u64,
     total_timesteps: u64,
     checkpoint_every: u64,
+    init: String,
+    replay: String,
     env: EnvConfig,
     eval: EvalConfig,
 }
@@ -117,6 +123,8 @@ impl Config {
             seed: 1,
             total_timesteps: spec.total_timesteps,
             checkpoint_every: points_of_the_curve(spec.total_timesteps),
+            init: String::new(),
+            replay: String::new(),
             env: EnvConfig {
                 name: spec.name.to_string(),
                 action_repeat: spec.action_repeat,
@@ -182,6 +190,8 @@ impl Config {
             seed: self.seed,
             total_timesteps: self.total_timesteps,
             checkpoint_every: self.checkpoint_every,
+            init: self.init.clone(),
+            replay: self.replay.clone(),
             env: self.env.clone(),
             eval: self.eval.clone(),
         };
@@ -195,8 +205,11 @@ impl Config {
         let name = table.get("algo").and_then(Value::as_str).unwrap_or_default().to_string();
         let section = table.remove(&name).unwrap_or(Value::Table(Table::new()));
         let algorithm = Algorithm::from_section(&name, section)?;
-        let Document { preset, seed, total_timesteps, checkpoint_every, env, eval, .. } = table.try_into()?;
-        Ok(Self { preset, seed, total_timesteps, checkpoint_every, env, algorithm, eval })
+        let d: Document = table.try_into()?;
+        let (preset, seed, total_timesteps, checkpoint_every) =
+            (d.preset, d.seed, d.total_timesteps, d.checkpoint_every);
+        let (init, replay, env, eval) = (d.init, d.replay, d.env, d.eval);
+        Ok(Self { preset, seed, total_timesteps, checkpoint_every, init, replay, env, algorithm, eval })
     }
 
     /// Makes the environment with the physics of this configuration.

@@ -4,6 +4,7 @@
 //! value of its kind: what is unknown is refused with the known keys, nearest first.
 
 use super::{ALGORITHMS, Config, points_of_the_curve};
+use crate::policy::ArtefactBytes;
 use crate::{Error, Result};
 use std::path::Path;
 use toml::{Table, Value};
@@ -23,6 +24,10 @@ pub struct Sources<'a> {
     pub seed: Option<u64>,
     /// `--total-timesteps`.
     pub total_timesteps: Option<u64>,
+    /// `--init`: a policy to start from, which also gives the sizes of its networks and its normaliser.
+    pub init: Option<&'a Path>,
+    /// `--replay`.
+    pub replay: Option<&'a Path>,
     /// `--set key=value`, in order.
     pub set: &'a [String],
 }
@@ -62,6 +67,20 @@ impl Config {
             ("total_timesteps", sources.total_timesteps.map(whole).transpose()?),
         ] {
             entries.extend(value.map(|v| (key.to_string(), v)));
+        }
+        for (key, path) in [("init", sources.init), ("replay", sources.replay)] {
+            entries.extend(path.map(|path| (key.to_string(), Value::from(path.to_string_lossy().as_ref()))));
+        }
+        if let Some(path) = sources.init {
+            for (key, value) in shapes_of(path, &algo)? {
+                if set.iter().any(|(k, v)| *k == key && *v != value) {
+                    return Err(Error::usage(format!(
+                        "{key} is {value} in {}, where training starts: leave it out of --set",
+                        path.display()
+                    )));
+                }
+                entries.push((key, value));
+            }
         }
         entries.extend(set);
         let mut config = base.with(&entries)?;
@@ -115,6 +134,35 @@ impl Config {
              of the physics"
         ))
     }
+}
+
+/// What a policy determines of a configuration that starts from it: the form of its networks, and its normaliser.
+fn shapes_of(path: &Path, algo: &str) -> Result<Vec<(String, Value)>> {
+    if algo != "rfm" {
+        return Err(Error::usage(format!("--init starts rfm alone, for {algo} has no artefact: leave it out")));
+    }
+    let bytes = ArtefactBytes::read(path)?;
+    let artefact = bytes.artefact()?;
+    let shape = artefact.velocity().shape();
+    let reals = |v: &[f32]| Value::Array(v.iter().map(|&x| Value::Float(f64::from(x))).collect());
+    let whole = |n: usize| Value::Integer(n as i64);
+    let normaliser = artefact.normalizer();
+    let mut entries = vec![
+        ("rfm.actor_hidden", whole(shape.hidden)),
+        ("rfm.actor_layers", whole(shape.layers)),
+        ("rfm.activation", Value::from(shape.activation.name())),
+        ("rfm.trunk", Value::from(shape.trunk.name())),
+        ("rfm.frequencies", reals(artefact.velocity().frequencies())),
+        ("env.obs_mean", reals(normaliser.mean)),
+        ("env.obs_scale", reals(normaliser.scale)),
+        ("env.obs_clip", Value::Float(f64::from(normaliser.clip))),
+    ];
+    if let Some(critic) = artefact.critics().next() {
+        entries.push(("rfm.critic_hidden", whole(critic.shape().hidden)));
+        entries.push(("rfm.critic_layers", whole(critic.shape().layers)));
+        entries.push(("rfm.critic_activation", Value::from(critic.shape().activation.name())));
+    }
+    Ok(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
 }
 
 fn read_table(path: &Path) -> Result<Table> {

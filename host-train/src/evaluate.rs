@@ -26,6 +26,10 @@ pub struct Evaluation {
     /// Return of each episode by the greedy choice, the best of several samples by the critic (for `sac` the mean action);
     /// none where no critic travels along.
     pub best_of: Option<Vec<f64>>,
+    /// The way that each plain episode took, where the environment has several ([`crate::env::Env::way`]); else empty.
+    pub ways: Vec<&'static str>,
+    /// The same of the greedy episodes.
+    pub best_of_ways: Vec<&'static str>,
 }
 
 impl Evaluation {
@@ -37,6 +41,18 @@ impl Evaluation {
     /// Mean and interval of the best-of returns.
     pub fn best(&self) -> Option<Summary> {
         self.best_of.as_deref().map(Summary::of)
+    }
+
+    /// Share of the episodes that each way took, of the plain and of the greedy ones; none where there is one way only.
+    pub fn shares(&self) -> Option<(BTreeMap<&'static str, f64>, BTreeMap<&'static str, f64>)> {
+        let of = |ways: &[&'static str]| {
+            let mut shares = BTreeMap::new();
+            for way in ways {
+                *shares.entry(*way).or_insert(0.0) += 1.0 / ways.len() as f64;
+            }
+            shares
+        };
+        (!self.ways.is_empty()).then(|| (of(&self.ways), of(&self.best_of_ways)))
     }
 }
 
@@ -171,7 +187,7 @@ pub fn evaluate_until(
     stop: &AtomicBool,
 ) -> Result<Evaluation> {
     let critical = player.is_critical();
-    let mut play = |best_of: Option<usize>| -> Result<Vec<f64>> {
+    let mut play = |best_of: Option<usize>| -> Result<(Vec<f64>, Vec<Option<&'static str>>)> {
         let mut one = |i: usize| {
             if stop.load(Ordering::SeqCst) {
                 return Err(Error::Interrupted(
@@ -180,15 +196,23 @@ pub fn evaluate_until(
             }
             episode(player, env, protocol.seed, i as u64, best_of)
         };
-        (0..protocol.episodes).map(&mut one).collect()
+        let played = (0..protocol.episodes).map(&mut one).collect::<Result<Vec<_>>>()?;
+        Ok(played.into_iter().unzip())
     };
-    let returns = play(None)?;
-    let best_of = if critical { Some(play(Some(protocol.best_of))?) } else { None };
-    Ok(Evaluation { returns, best_of })
+    let (returns, ways) = play(None)?;
+    let (best_of, best_of_ways) = if critical { Some(play(Some(protocol.best_of))?) } else { None }.unzip();
+    let known = |ways: Vec<Option<&'static str>>| ways.into_iter().flatten().collect();
+    Ok(Evaluation { returns, best_of, ways: known(ways), best_of_ways: known(best_of_ways.unwrap_or_default()) })
 }
 
-/// The return of one episode.
-fn episode(player: &mut dyn Player, env: &mut Decision, seed: u64, index: u64, best_of: Option<usize>) -> Result<f64> {
+/// The return of one episode, and the way it took.
+fn episode(
+    player: &mut dyn Player,
+    env: &mut Decision,
+    seed: u64,
+    index: u64,
+    best_of: Option<usize>,
+) -> Result<(f64, Option<&'static str>)> {
     // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
     let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
     env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number))?;
@@ -203,7 +227,7 @@ fn episode(player: &mut dyn Player, env: &mut Decision, seed: u64, index: u64, b
         let outcome = env.step(&plant_action)?;
         total += outcome.reward;
         if outcome.terminated || outcome.truncated {
-            return Ok(total);
+            return Ok((total, env.way()));
         }
     }
 }

@@ -129,7 +129,7 @@ impl Config {
                 name: spec.name.to_string(),
                 action_repeat: spec.action_repeat,
                 reward_scale: spec.reward_scale,
-                normaliser: NormaliserRule::Given,
+                normaliser: if spec.obs_unknown { NormaliserRule::Fitted } else { NormaliserRule::Given },
                 obs_mean: spec.obs_mean.clone(),
                 obs_scale: spec.obs_scale.clone(),
                 obs_clip: spec.obs_clip,

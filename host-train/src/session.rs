@@ -14,6 +14,7 @@ use crate::stats::{Scores, Summary};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -268,5 +269,12 @@ pub fn describe(evaluation: &Evaluation, best_of: usize) -> String {
     let plain = evaluation.plain();
     let best = evaluation.best().map(|b| format!(", {} (best of {best_of} by the critic)", interval(b)));
     let over = if plain.n == 1 { "1 episode".to_string() } else { format!("{} episodes, 95 % interval", plain.n) };
-    format!("mean return {} (single sample){}, {over}", interval(plain), best.unwrap_or_default())
+    let ways = evaluation.shares().map(|(single, greedy)| {
+        let listed = |shares: BTreeMap<&str, f64>| {
+            shares.into_iter().map(|(way, share)| format!("{way} {share:.2}")).collect::<Vec<_>>().join(" ")
+        };
+        format!("; ways {} (single sample), {} (best of {best_of})", listed(single), listed(greedy))
+    });
+    let (best, ways) = (best.unwrap_or_default(), ways.unwrap_or_default());
+    format!("mean return {} (single sample){best}, {over}{ways}", interval(plain))
 }

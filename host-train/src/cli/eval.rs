@@ -52,6 +52,7 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
         "return_ci95": plain.ci95.is_finite().then_some(plain.ci95),
         "return_best_of": best.map(|b| b.mean),
         "episodes": plain.n,
+        "ways": evaluation.shares().map(|(single, greedy)| json!({ "single": single, "greedy": greedy })),
         "run_dir": run_dir,
         "policy": args.policy,
     }));

@@ -129,7 +129,7 @@ impl Config {
                 name: spec.name.to_string(),
                 action_repeat: spec.action_repeat,
                 reward_scale: spec.reward_scale,
-                normaliser: NormaliserRule::Given,
+                normaliser: if spec.obs_unknown { NormaliserRule::Fitted } else { NormaliserRule::Given },
                 obs_mean: spec.obs_mean.clone(),
                 obs_scale: spec.obs_scale.clone(),
                 obs_clip: spec.obs_clip,
@@ -225,8 +225,7 @@ fn points_of_the_curve(total_timesteps: u64) -> u64 {
 
 /// The physical parameters of an environment, by name.
 fn physics(env: &dyn Env) -> BTreeMap<String, f64> {
-    let params = env.params().into_iter();
-    params.map(|(key, value)| (key.to_string(), value)).collect()
+    env.params().into_iter().collect()
 }
 
 #[cfg(test)]

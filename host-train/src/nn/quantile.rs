@@ -1,7 +1,8 @@
 //! Normal distribution function and its inverse, and the standard normal cut to an interval.
 //!
-//! The inverse is the single-precision polynomial of Giles (2012, "Approximating the erfinv function") written without
-//! branches, so that loops over it vectorise. No panics, no allocation, the same bits everywhere.
+//! The inverse is the single-precision polynomial of Giles (2012, "Approximating the erfinv function"), and beyond five
+//! standard deviations, where that ends, formula 26.2.23 of Abramowitz and Stegun; both are evaluated without branches,
+//! so that loops over it vectorise. No panics, no allocation, the same bits everywhere.
 //! Cost: about 3 ns a draw; the two distribution functions of an interval cost some 50 ns and are shared by its draws.
 
 use super::math::ln;
@@ -11,7 +12,7 @@ pub fn normal_cdf(x: f64) -> f64 {
     0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2)
 }
 
-/// The x with [`normal_cdf`]`(x) = p`, for p of [1e-37, 1 - 2^-24]; relative error of x about 1e-6.
+/// The x with [`normal_cdf`]`(x) = p`, for p of [1e-37, 1 - 2^-24]; its error is some 1e-6, and 5e-4 where p < 1e-7.
 #[inline(always)]
 pub fn normal_quantile(p: f32) -> f32 {
     let centred = 2.0 * p - 1.0;
@@ -45,7 +46,10 @@ pub fn normal_quantile(p: f32) -> f32 {
     ] {
         tail = c + tail * far;
     }
-    std::f32::consts::SQRT_2 * centred * if w < 5.0 { middle } else { tail }
+    let x = std::f32::consts::SQRT_2 * centred * if w < 5.0 { middle } else { tail };
+    let r = (-2.0 * ln(p)).max(0.0).sqrt();
+    let correction = (2.515_517 + r * (0.802_853 + r * 0.010_328)) / (1.0 + r * (1.432_788 + r * (0.189_269 + r * 0.001_308)));
+    if p < 1e-7 { correction - r } else { x }
 }
 
 /// The standard normal given that it lies in an interval.
@@ -90,7 +94,8 @@ mod tests {
             let density = (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
             let rounding = 6e-8 * f64::from(p) / density;
             let error = (f64::from(normal_quantile(p)) - x).abs();
-            assert!(error < 4e-6 * (1.0 + x.abs()) + 4.0 * rounding, "{x}: {} at {p}", normal_quantile(p));
+            let formula = if p < 1e-7 { 5e-4 } else { 4e-6 * (1.0 + x.abs()) };
+            assert!(error < formula + 4.0 * rounding, "{x}: {} at {p}", normal_quantile(p));
         }
         // Published values of the distribution function.
         for (x, p) in [(0.0, 0.5), (1.0, 0.841_344_746), (-1.959_963_985, 0.025), (-6.0, 9.865_876_45e-10)] {

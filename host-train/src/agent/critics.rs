@@ -4,7 +4,7 @@
 //! bonus), then Polyak averaging. Allocates at construction and when asked for more states than ever before.
 //! Deterministic. Slices of a wrong length panic (programming errors).
 
-use super::{baseline_critic_shape as critic_shape, room};
+use super::{critic_shape, room};
 use crate::config::TrainConfig;
 use crate::nn::critic::{CriticWork, TwinCritic};
 use crate::nn::elementwise::polyak;
@@ -83,8 +83,8 @@ impl Critics {
 
     /// Shows parameters and moments.
     pub fn visit(&mut self, visitor: &mut dyn Visitor) {
-        self.online.visit("critic", visitor);
-        self.target.visit("target", visitor);
+        visitor.f32s("critic", self.online.params_mut());
+        visitor.f32s("target_critic", self.target.params_mut());
         self.adam.visit("critic_adam", visitor);
     }
 

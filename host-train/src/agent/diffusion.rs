@@ -264,14 +264,14 @@ impl DiffusionActor {
         let (net, work, gradient) = (&mut self.net, &mut self.learning, &mut self.gradient);
         let loss = match weights {
             None => net.regress(s, x, t, target, work, gradient),
-            Some(weights) => net.regress_weighted(s, x, t, target, weights, work, gradient),
+            Some(weights) => net.regress_weighted([s, x, t, target], weights, work, gradient),
         };
         (loss, self.adam.step(net.params_mut(), gradient))
     }
 
     /// Shows parameters and moments.
     pub fn visit(&mut self, visitor: &mut dyn Visitor) {
-        self.net.visit("actor", visitor);
+        visitor.f32s("actor", self.net.params_mut());
         self.adam.visit("actor_adam", visitor);
     }
 }

@@ -22,7 +22,7 @@
 
 use super::critics::Critics;
 use super::diffusion::{Ancestral, Clip, DiffusionActor, place};
-use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats};
+use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, mean};
 use crate::config::QneConfig;
 use crate::nn::elementwise::softmax;
 use crate::nn::math::vectorised;
@@ -131,8 +131,8 @@ impl Agent for Qne {
     fn visit(&mut self, visitor: &mut dyn Visitor) {
         self.actor.visit(visitor);
         self.critics.visit(visitor);
-        self.behaviour.visit("behaviour", visitor);
-        self.updates.visit("updates", visitor);
+        self.behaviour.visit("behaviour_noise", visitor);
+        self.updates.visit("update_noise", visitor);
     }
 
     fn temperature(&self) -> f32 {
@@ -261,10 +261,6 @@ fn log_probability(
             }
         }
     }
-}
-
-fn mean(x: &[f32]) -> f32 {
-    x.iter().sum::<f32>() / x.len() as f32
 }
 
 #[cfg(test)]

@@ -118,8 +118,8 @@ impl Agent for Qsm {
     fn visit(&mut self, visitor: &mut dyn Visitor) {
         self.actor.visit(visitor);
         self.critics.visit(visitor);
-        self.behaviour.visit("behaviour", visitor);
-        self.updates.visit("updates", visitor);
+        self.behaviour.visit("behaviour_noise", visitor);
+        self.updates.visit("update_noise", visitor);
     }
 
     fn temperature(&self) -> f32 {

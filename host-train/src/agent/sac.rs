@@ -11,7 +11,7 @@
 //! Cost at 17 observations, 6 actions and the standard constants: about 9 M multiply-accumulates an update.
 
 use super::critics::Critics;
-use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, room};
+use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, mean, room};
 use crate::config::SacConfig;
 use crate::nn::gaussian::{GaussianNet, GaussianShape, GaussianWork};
 use crate::nn::hidden::Hidden;
@@ -148,20 +148,16 @@ impl Agent for Sac {
     }
 
     fn visit(&mut self, visitor: &mut dyn Visitor) {
-        self.actor.visit("actor", visitor);
+        visitor.f32s("actor", self.actor.params_mut());
         self.actor_adam.visit("actor_adam", visitor);
         self.critics.visit(visitor);
         visitor.f32s("log_alpha", &mut self.log_alpha);
         self.alpha_adam.visit("alpha_adam", visitor);
-        self.behaviour.visit("behaviour", visitor);
-        self.updates.visit("updates", visitor);
+        self.behaviour.visit("behaviour_noise", visitor);
+        self.updates.visit("update_noise", visitor);
     }
 
     fn temperature(&self) -> f32 {
         self.log_alpha[0].exp()
     }
-}
-
-fn mean(x: &[f32]) -> f32 {
-    x.iter().sum::<f32>() / x.len() as f32
 }

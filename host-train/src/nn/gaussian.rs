@@ -14,7 +14,6 @@ use super::init::orthogonal;
 use super::math::{exp, log_sech2, tanh};
 use super::matmul;
 use crate::noise::Noise;
-use crate::state::Visitor;
 
 /// log(2 pi) / 2.
 const HALF_LN_TAU: f32 = 0.918_938_5;
@@ -102,11 +101,6 @@ impl GaussianNet {
     /// All parameters, for the optimiser.
     pub fn params_mut(&mut self) -> &mut [f32] {
         &mut self.params
-    }
-
-    /// Shows the parameters.
-    pub fn visit(&mut self, prefix: &str, visitor: &mut dyn Visitor) {
-        visitor.f32s(prefix, &mut self.params);
     }
 
     /// The squashed means tanh mu of the states `s`.

@@ -48,7 +48,8 @@ pub fn normal_quantile(p: f32) -> f32 {
     }
     let x = std::f32::consts::SQRT_2 * centred * if w < 5.0 { middle } else { tail };
     let r = (-2.0 * ln(p)).max(0.0).sqrt();
-    let correction = (2.515_517 + r * (0.802_853 + r * 0.010_328)) / (1.0 + r * (1.432_788 + r * (0.189_269 + r * 0.001_308)));
+    let correction =
+        (2.515_517 + r * (0.802_853 + r * 0.010_328)) / (1.0 + r * (1.432_788 + r * (0.189_269 + r * 0.001_308)));
     if p < 1e-7 { correction - r } else { x }
 }
 

@@ -30,6 +30,7 @@ pub fn velocity_shape(config: &RfmConfig, obs: usize, act: usize) -> VelocitySha
         outputs: act,
         activation: config.activation,
         trunk: config.trunk,
+        layer_norm: false,
     };
     VelocityShape { obs, act, frequencies: config.frequencies.clone(), constant, hidden }
 }
@@ -42,6 +43,7 @@ pub fn critic_shape(config: &RfmConfig, obs: usize, act: usize) -> CriticShape {
         outputs: 1,
         activation: config.critic_activation,
         trunk: Trunk::Plain,
+        layer_norm: config.critic_layer_norm,
     };
     CriticShape { obs, act, hidden }
 }

@@ -130,8 +130,22 @@ pub enum ControlVariate {
 pub enum TemperatureRule {
     /// It does not.
     Fixed,
+    /// Geometrically from `temperature` to `temperature_end` over the first `anneal_updates` updates of the actor.
+    Annealed,
     /// Towards a target entropy.
     Entropy,
+    /// Towards a target effective sample size of the posterior means.
+    Ess,
+}
+
+/// The value of two critics in the critics' own target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Twins {
+    /// The smaller one.
+    Min,
+    /// Their mean.
+    Mean,
 }
 
 /// The constants of Reverse Flow Matching.
@@ -157,6 +171,8 @@ pub struct RfmConfig {
     pub critic_layers: usize,
     /// Activation of the critics.
     pub critic_activation: Activation,
+    /// Normalise each row before the critics' activations; their values cannot be exported then.
+    pub critic_layer_norm: bool,
     /// Learning rate of the actor.
     pub policy_lr: f64,
     /// Learning rate of the critics.
@@ -171,6 +187,8 @@ pub struct RfmConfig {
     pub batch_size: usize,
     /// States in an update of the actor: the first rows of the batch.
     pub actor_batch: usize,
+    /// Updates of the critics for each update of the actor.
+    pub actor_delay: u64,
     /// The states of the actor's update.
     pub actor_at: ActorAt,
     /// Transitions that the replay buffer holds.
@@ -199,6 +217,8 @@ pub struct RfmConfig {
     pub particles: usize,
     /// The same for the critics' target.
     pub target_particles: usize,
+    /// What the critics' target makes of the two slow critics.
+    pub target_twins: Twins,
     /// The estimator of the posterior mean.
     pub estimator: Estimator,
     /// Candidates of the posterior mean drawn from the source (bridge).
@@ -223,9 +243,15 @@ pub struct RfmConfig {
     pub temperature: f64,
     /// How it moves.
     pub temperature_rule: TemperatureRule,
+    /// Temperature at the end of the annealing.
+    pub temperature_end: f64,
+    /// Updates of the actor that the annealing lasts.
+    pub anneal_updates: u64,
     /// Entropy that the rule aims for, per action channel.
     pub target_entropy_per_dim: f64,
-    /// Learning rate of log lambda.
+    /// Effective sample size that the rule aims for, as a share of the candidates.
+    pub target_ess: f64,
+    /// Learning rate of log lambda, where an estimate moves it.
     pub temperature_lr: f64,
     /// Smallest log lambda.
     pub log_temperature_min: f64,
@@ -255,6 +281,7 @@ impl RfmConfig {
             critic_hidden: 64,
             critic_layers: 2,
             critic_activation: Activation::Relu,
+            critic_layer_norm: false,
             policy_lr: 1e-3,
             q_lr: 1e-3,
             max_grad_norm: 0.0,
@@ -262,6 +289,7 @@ impl RfmConfig {
             tau: 0.01,
             batch_size: 128,
             actor_batch: 32,
+            actor_delay: 1,
             actor_at: ActorAt::Next,
             buffer_size: 100_000,
             learning_starts: 1_000,
@@ -276,6 +304,7 @@ impl RfmConfig {
             latent_clip: 6.0,
             particles: 4,
             target_particles: 1,
+            target_twins: Twins::Min,
             estimator: Estimator::Mixture,
             bridge: 3,
             uniform: 3,
@@ -288,7 +317,10 @@ impl RfmConfig {
             clip: 2.0,
             temperature: 0.1,
             temperature_rule: TemperatureRule::Entropy,
+            temperature_end: 0.02,
+            anneal_updates: 10_000,
             target_entropy_per_dim: -1.0,
+            target_ess: 0.5,
             temperature_lr: 3e-4,
             log_temperature_min: -7.0,
             log_temperature_max: 4.0,

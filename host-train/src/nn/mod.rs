@@ -10,6 +10,7 @@ pub mod critic;
 pub mod elementwise;
 pub mod hidden;
 pub mod init;
+pub mod layer_norm;
 pub mod math;
 pub mod matmul;
 pub mod optim;

@@ -11,6 +11,7 @@ pub mod elementwise;
 pub mod gaussian;
 pub mod hidden;
 pub mod init;
+pub mod layer_norm;
 pub mod math;
 pub mod matmul;
 pub mod optim;

@@ -4,6 +4,7 @@
 //! * [`boards`]: the targets, read from `firmware/boards/*/board.toml`.
 //! * [`cargo`]: cargo as a child process, with an environment that does not leak from one build into another.
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
+//! * [`python`]: Python environments with the packages that results are checked against.
 //! * [`elf`]: flash and static RAM from an ELF's sections.
 //! * [`qemu`]: runs an ELF and decodes its `defmt` log.
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
@@ -21,6 +22,7 @@ pub mod digests;
 pub mod elf;
 pub mod estimates;
 pub mod policy;
+pub mod python;
 pub mod qemu;
 pub mod refusals;
 pub mod snapshot;
@@ -42,7 +44,7 @@ pub enum Command {
     Estimates(estimates::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
-    /// Install the rustup targets and components and QEMU, and check nothing
+    /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
 
@@ -71,6 +73,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
             tools::ensure_components(&root)?;
             tools::ensure_targets(&root, &boards)?;
             tools::ensure_qemu(&boards)?;
+            println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }
     }

@@ -44,7 +44,7 @@ enum Command {
     Inspect(FileArgs),
     /// Run the self-test of an exported policy
     Verify(FileArgs),
-    /// Export a policy anew, or into the firmware
+    /// Export a policy anew, into the firmware, or as Rust source, safetensors or ONNX
     Export(ExportArgs),
     /// List the environments with their limits, defaults and physics
     Envs,
@@ -151,9 +151,15 @@ pub struct ExportArgs {
     /// Put the policy where the firmware is built from, without its critic
     #[arg(long)]
     pub firmware: bool,
-    /// Where to write the policy
+    /// Where to write the policy [default: beside it, for formats other than flw]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// File format [default: by the ending of --out, else flw]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<crate::export::Format>,
+    /// Which graph an ONNX file holds [default: policy]
+    #[arg(long, value_name = "PART")]
+    pub onnx_part: Option<crate::export::onnx::Part>,
     /// Solver steps of a decision [default: as it is]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub steps: Option<u16>,

@@ -16,8 +16,10 @@ pub mod noise;
 pub mod policy;
 pub mod records;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod stats;
+pub mod tensorboard;
 pub mod toy;
 pub mod train;
 

@@ -230,12 +230,12 @@ fn draw_panel(area: &DrawingArea<SVGBackend, Shift>, panel: &Panel, style: Style
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.09))
         .axis_style(BLACK.mix(0.45))
-        .x_labels(6)
+        .x_labels(8)
         .y_labels(7)
         .x_desc(x_name)
         .y_desc("return")
-        .x_label_formatter(&|x| if style.axis == Axis::Steps { thousands(*x) } else { format!("{x:.x_decimals$}") })
-        .y_label_formatter(&|y| format!("{:.decimals$}", if y.abs() < 1e-12 { 0.0 } else { *y }))
+        .x_label_formatter(&|x| if style.axis == Axis::Steps { thousands(*x) } else { short(*x, x_decimals) })
+        .y_label_formatter(&|y| short(*y, decimals))
         .label_style(("sans-serif", 12).into_font().color(&INK))
         .axis_desc_style(("sans-serif", 13).into_font().color(&INK))
         .draw()?;
@@ -269,16 +269,19 @@ fn decimals(span: f64) -> usize {
     digits.clamp(0.0, 9.0) as usize
 }
 
+/// A number without the zeros that say nothing.
+fn short(value: f64, decimals: usize) -> String {
+    let text = format!("{value:.decimals$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    if text == "-0" { "0".into() } else { text.into() }
+}
+
 /// 0, 500, 20k, 1.5M.
 fn thousands(x: f64) -> String {
-    let short = |value: f64, unit: &str| {
-        let text = format!("{value:.2}");
-        format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
-    };
     match x.abs() {
-        size if size >= 1e6 => short(x / 1e6, "M"),
-        size if size >= 1e4 => short(x / 1e3, "k"),
-        _ => short(x, ""),
+        size if size >= 1e6 => format!("{}M", short(x / 1e6, 2)),
+        size if size >= 1e4 => format!("{}k", short(x / 1e3, 2)),
+        _ => short(x, 2),
     }
 }
 
@@ -375,6 +378,10 @@ mod tests {
         let texts = [0.0, 500.0, 9999.0, 10_000.0, 20_000.0, 2500.5, 125_000.0, 1_500_000.0].map(thousands);
         assert_eq!(texts, ["0", "500", "9999", "10k", "20k", "2500.5", "125k", "1.5M"]);
         assert_eq!([2000.0, 19.0, 1.0, 0.5, 0.01].map(decimals), [0, 1, 2, 2, 4]);
+        assert_eq!(
+            [(-1200.0, 0), (-0.0001, 2), (2.0, 1), (2.5, 2)].map(|(x, d)| short(x, d)),
+            ["-1200", "0", "2", "2.5"]
+        );
         let (places, rows) = legend(&["a".into(), "b".into(), "c".repeat(60)], 300);
         assert_eq!((places[0], places[1].1, places[2], rows), ((0, 0), 0, (0, 1), 2));
     }

@@ -14,6 +14,8 @@ use std::fmt::Write;
 
 /// A way counts as used from this share of the episodes on.
 const USED: f64 = 0.05;
+/// The label of episodes that took none.
+const NO_WAY: &str = "none";
 
 /// What is to be added to a report.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +98,9 @@ impl WayShares {
             }
             sum
         };
-        let uses_several = |shares: &BTreeMap<String, f64>| shares.values().filter(|share| **share >= USED).count() > 1;
+        let uses_several = |shares: &BTreeMap<String, f64>| {
+            shares.iter().filter(|(label, share)| *label != NO_WAY && **share >= USED).count() > 1
+        };
         Some(Self {
             single: mean(ways.iter().map(|w| &w.single).collect()),
             greedy: mean(ways.iter().filter_map(|w| w.greedy.as_ref()).collect()),

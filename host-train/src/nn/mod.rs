@@ -8,8 +8,10 @@
 
 pub mod critic;
 pub mod elementwise;
+pub mod fused;
 pub mod hidden;
 pub mod init;
+pub mod lanes;
 pub mod math;
 pub mod matmul;
 pub mod optim;

@@ -1,10 +1,14 @@
-//! Evaluation: episodes played by flowlet's own sampler on the artefact's bytes, so that what is evaluated is what is
-//! flashed.
+//! Evaluation: episodes played with a policy whose start states and noise depend on the seed and the episode alone.
 //!
-//! Episode `i` of a seed always has the same start state and the same noise, whatever the policy: comparisons are
-//! paired. Returns are unscaled. The plain sample and the best of several by the critic are played separately.
+//! A flow policy is played by flowlet's own sampler on the artefact's bytes ([`ArtefactPlayer`]), so that what is
+//! evaluated is what is flashed; the other algorithms, which have no artefact, by the agent ([`AgentPlayer`]). Episode `i`
+//! of a seed always has the same start state and the same noise, whatever the policy: comparisons are paired. Returns are
+//! unscaled. The plain sample and the greedy choice are played separately.
 
+use crate::agent::Agent;
 use crate::env::{self, Decision};
+use crate::noise::Noise;
+use crate::normaliser::Normaliser;
 use crate::policy::HostPolicy;
 use crate::stats::Summary;
 use crate::{Error, Result};
@@ -19,7 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Evaluation {
     /// Return of each episode by plain samples: what a robot without a critic runs.
     pub returns: Vec<f64>,
-    /// Return of each episode by the best of several samples; none where no critic travels along.
+    /// Return of each episode by the greedy choice, the best of several samples by the critic (for `sac` the mean action);
+    /// none where no critic travels along.
     pub best_of: Option<Vec<f64>>,
 }
 
@@ -74,20 +79,98 @@ pub fn env_for(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<S
     Ok(Decision::new(inner, repeat as usize))
 }
 
-/// Plays the episodes.
+/// A policy that plays episodes.
+pub trait Player {
+    /// Whether it has a greedy choice beside the plain sample.
+    fn is_critical(&self) -> bool;
+    /// An episode begins: all its noise follows from `number`.
+    fn begin(&mut self, number: u64);
+    /// The plant's action for a raw observation: a plain sample, or the greedy choice from so many.
+    fn act(&mut self, observation: &[f32], best_of: Option<usize>, action: &mut [f32]) -> Result<()>;
+}
+
+/// Plays an artefact by flowlet's sampler.
+pub struct ArtefactPlayer<'a> {
+    policy: HostPolicy<'a>,
+    rng: Xoshiro128PlusPlus,
+}
+
+impl<'a> ArtefactPlayer<'a> {
+    /// With the artefact's own plan.
+    pub fn new(artefact: Artefact<'a>) -> Result<Self> {
+        Ok(Self { policy: HostPolicy::new(artefact)?, rng: Xoshiro128PlusPlus::seed_from_u64(0) })
+    }
+}
+
+impl Player for ArtefactPlayer<'_> {
+    fn is_critical(&self) -> bool {
+        self.policy.has_critic()
+    }
+
+    fn begin(&mut self, number: u64) {
+        self.rng = Xoshiro128PlusPlus::seed_from_u64(number);
+    }
+
+    fn act(&mut self, observation: &[f32], best_of: Option<usize>, action: &mut [f32]) -> Result<()> {
+        match best_of {
+            None => self.policy.act(observation, &mut self.rng, action),
+            Some(n) => self.policy.act_best_of(observation, n, &mut self.rng, action),
+        }
+    }
+}
+
+/// Plays an agent; its training is not disturbed.
+pub struct AgentPlayer<'a> {
+    agent: &'a mut dyn Agent,
+    normaliser: &'a Normaliser,
+    low: Vec<f32>,
+    high: Vec<f32>,
+    noise: Noise,
+    normalised: Vec<f32>,
+}
+
+impl<'a> AgentPlayer<'a> {
+    /// For an environment with the action limits of `env`.
+    pub fn new(agent: &'a mut dyn Agent, normaliser: &'a Normaliser, env: &Decision) -> Self {
+        let (low, high) = (env.spec().low.clone(), env.spec().high.clone());
+        let normalised = vec![0.0; env.spec().obs()];
+        Self { agent, normaliser, low, high, noise: Noise::new(0, 0), normalised }
+    }
+}
+
+impl Player for AgentPlayer<'_> {
+    fn is_critical(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, number: u64) {
+        self.noise = Noise::new(number, 0);
+    }
+
+    fn act(&mut self, observation: &[f32], best_of: Option<usize>, action: &mut [f32]) -> Result<()> {
+        self.normalised.copy_from_slice(observation);
+        self.normaliser.apply(&mut self.normalised);
+        self.agent.evaluate(&self.normalised, best_of.unwrap_or(1), &mut self.noise, action);
+        for ((a, low), high) in action.iter_mut().zip(&self.low).zip(&self.high) {
+            *a = low + (*a + 1.0) * 0.5 * (high - low);
+        }
+        Ok(())
+    }
+}
+
+/// Plays the episodes of an artefact.
 pub fn evaluate(artefact: &Artefact<'_>, env: &mut Decision, protocol: Protocol) -> Result<Evaluation> {
-    evaluate_until(artefact, env, protocol, &AtomicBool::new(false))
+    evaluate_until(&mut ArtefactPlayer::new(*artefact)?, env, protocol, &AtomicBool::new(false))
 }
 
 /// Plays the episodes, unless `stop` is raised before the last of them has begun.
 pub fn evaluate_until(
-    artefact: &Artefact<'_>,
+    player: &mut dyn Player,
     env: &mut Decision,
     protocol: Protocol,
     stop: &AtomicBool,
 ) -> Result<Evaluation> {
-    let mut policy = HostPolicy::new(*artefact)?;
-    let has_critic = policy.has_critic();
+    let critical = player.is_critical();
     let mut play = |best_of: Option<usize>| -> Result<Vec<f64>> {
         let mut one = |i: usize| {
             if stop.load(Ordering::SeqCst) {
@@ -95,27 +178,21 @@ pub fn evaluate_until(
                     "stopped before the evaluation was done; the policy so far is kept".to_string(),
                 ));
             }
-            episode(&mut policy, env, protocol.seed, i as u64, best_of)
+            episode(player, env, protocol.seed, i as u64, best_of)
         };
         (0..protocol.episodes).map(&mut one).collect()
     };
     let returns = play(None)?;
-    let best_of = if has_critic { Some(play(Some(protocol.best_of))?) } else { None };
+    let best_of = if critical { Some(play(Some(protocol.best_of))?) } else { None };
     Ok(Evaluation { returns, best_of })
 }
 
 /// The return of one episode.
-fn episode(
-    policy: &mut HostPolicy<'_>,
-    env: &mut Decision,
-    seed: u64,
-    index: u64,
-    best_of: Option<usize>,
-) -> Result<f64> {
+fn episode(player: &mut dyn Player, env: &mut Decision, seed: u64, index: u64, best_of: Option<usize>) -> Result<f64> {
     // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
     let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
     env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number));
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(number);
+    player.begin(number);
     let (obs, act) = (env.spec().obs(), env.spec().act());
     let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
     let mut total = 0.0;
@@ -128,10 +205,7 @@ fn episode(
                 env.spec().obs_names[channel]
             )));
         }
-        match best_of {
-            None => policy.act(&observation, &mut rng, &mut action)?,
-            Some(n) => policy.act_best_of(&observation, n, &mut rng, &mut action)?,
-        }
+        player.act(&observation, best_of, &mut action)?;
         plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
         let outcome = env.step(&plant_action);
         total += outcome.reward;
@@ -148,10 +222,36 @@ mod tests {
     use crate::config::{Config, Sources};
     use crate::policy::ArtefactBytes;
 
+    fn untrained(config: &Config) -> ArtefactBytes {
+        let agent = Rfm::new(config.rfm().unwrap(), 3, 1, 1);
+        ArtefactBytes::of_agent(config, &agent, &Normaliser::new(&config.env)).unwrap()
+    }
+
+    /// The agent and its artefact are one policy: with other random numbers, but the same untrained return.
+    #[test]
+    fn an_agent_plays_as_its_artefact_does() {
+        let config = Config::resolve(&Sources { env: Some("pendulum"), ..Sources::default() }).unwrap();
+        let bytes = untrained(&config);
+        let view = bytes.artefact().unwrap();
+        let mut env = env_for(&view, None, &BTreeMap::new()).unwrap();
+        let protocol = Protocol { episodes: 60, seed: 1, best_of: 4 };
+        let flashed = evaluate(&view, &mut env, protocol).unwrap();
+        let mut agent = Rfm::new(config.rfm().unwrap(), 3, 1, 1);
+        let normaliser = Normaliser::new(&config.env);
+        let mut player = AgentPlayer::new(&mut agent, &normaliser, &env);
+        let mut again = env_for(&view, None, &BTreeMap::new()).unwrap();
+        let played = evaluate_until(&mut player, &mut again, protocol, &AtomicBool::new(false)).unwrap();
+        // The start states are the same ones; three standard errors of the difference that the noise makes.
+        let difference: Vec<f64> = flashed.returns.iter().zip(&played.returns).map(|(a, b)| a - b).collect();
+        let difference = Summary::of(&difference);
+        assert!(difference.mean.abs() < 1.5 * difference.ci95, "{difference:?}");
+        assert_eq!(played.best_of.unwrap().len(), 60);
+    }
+
     #[test]
     fn episodes_are_paired_and_repeatable() {
         let config = Config::resolve(&Sources { env: Some("pendulum"), ..Sources::default() }).unwrap();
-        let bytes = ArtefactBytes::of_agent(&config, &Rfm::new(&config.rfm, 3, 1, 1)).unwrap();
+        let bytes = untrained(&config);
         let view = bytes.artefact().unwrap();
         let mut env = env_for(&view, None, &BTreeMap::new()).unwrap();
         let run =
@@ -167,7 +267,7 @@ mod tests {
     #[test]
     fn a_policy_of_another_plant_or_period_is_refused() {
         let config = Config::resolve(&Sources { env: Some("pendulum"), ..Sources::default() }).unwrap();
-        let bytes = ArtefactBytes::of_agent(&config, &Rfm::new(&config.rfm, 3, 1, 1)).unwrap();
+        let bytes = untrained(&config);
         let view = bytes.artefact().unwrap();
         let Err(error) = env_for(&view, Some("cartpole"), &BTreeMap::new()) else { panic!("accepted") };
         assert!(error.to_string().contains("3 observations"), "{error}");

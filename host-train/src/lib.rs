@@ -13,13 +13,17 @@ pub mod env;
 pub mod evaluate;
 pub mod nn;
 pub mod noise;
+pub mod normaliser;
 pub mod policy;
 pub mod records;
 pub mod replay;
 pub mod run;
+pub mod session;
+pub mod state;
 pub mod stats;
 pub mod toy;
 pub mod train;
+pub mod transitions;
 
 use std::fmt;
 

@@ -6,6 +6,7 @@
 //! Cost: about 2 ns a Gaussian and 1 ns a uniform number.
 
 use crate::nn::math::{ln, sin_cos_turn, vectorised};
+use crate::state::Visitor;
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -29,6 +30,13 @@ impl Noise {
     /// The generator itself, for environments.
     pub fn rng(&mut self) -> &mut Xoshiro256PlusPlus {
         &mut self.rng
+    }
+
+    /// Shows the generator's state.
+    pub fn visit(&mut self, name: &str, visitor: &mut dyn Visitor) {
+        let mut words = words_of(&self.rng);
+        visitor.u64s(name, &mut words);
+        self.rng = of_words(words);
     }
 
     /// One number of (0, 1), on a grid of 2^-23 that leaves out both ends.
@@ -81,6 +89,20 @@ impl Noise {
     }
 }
 
+/// The four words of a generator's state.
+pub fn words_of(rng: &Xoshiro256PlusPlus) -> [u64; 4] {
+    // The crate shows them through serde alone.
+    let value = serde_json::to_value(rng).unwrap_or_default();
+    std::array::from_fn(|i| value["s"][i].as_u64().unwrap_or_default())
+}
+
+/// The generator with this state.
+pub fn of_words(words: [u64; 4]) -> Xoshiro256PlusPlus {
+    let mut seed = [0; 32];
+    seed.chunks_exact_mut(8).zip(words).for_each(|(bytes, word)| bytes.copy_from_slice(&word.to_le_bytes()));
+    Xoshiro256PlusPlus::from_seed(seed)
+}
+
 /// The middle of the cell that 23 bits name (with 24, the last cell's middle would round to one).
 fn open_unit(bits: u32) -> f32 {
     (bits as f32 + 0.5) * (1.0 / 8_388_608.0)
@@ -100,6 +122,19 @@ mod tests {
         assert_eq!(draw(7, 2), draw(7, 2));
         assert_ne!(draw(7, 2), draw(7, 3));
         assert_ne!(draw(7, 2), draw(8, 2));
+    }
+
+    #[test]
+    fn a_generator_is_its_words() {
+        let mut rng = Noise::new(5, 6).rng;
+        rng.next_u64();
+        let mut copy = of_words(words_of(&rng));
+        assert_eq!(copy, rng);
+        assert_eq!(
+            (0..9).map(|_| rng.next_u64()).collect::<Vec<_>>(),
+            (0..9).map(|_| copy.next_u64()).collect::<Vec<_>>()
+        );
+        assert_ne!(words_of(&rng), [0; 4]);
     }
 
     #[test]

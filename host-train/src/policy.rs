@@ -4,9 +4,10 @@
 //! are one sentence with the file's name. No panics. Deterministic.
 
 use crate::agent::rfm::Rfm;
-use crate::config::{self, Config};
-use crate::env::{Decision, EnvSpec};
+use crate::config::{self, Config, RfmConfig, TrainConfig};
+use crate::env::{Decision, Env, EnvSpec};
 use crate::noise::Noise;
+use crate::normaliser::Normaliser;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
@@ -73,9 +74,14 @@ impl ArtefactBytes {
         Ok(bytes)
     }
 
-    /// The artefact of an agent: what a run writes as `policy.flw`.
-    pub fn of_agent(config: &Config, agent: &Rfm) -> Result<Self> {
-        let mut env = Decision::new(config.make_env()?, config.env.action_repeat);
+    /// The artefact of an agent and its observation normaliser: what a run writes as `policy.flw`.
+    pub fn of_agent(config: &Config, agent: &Rfm, normaliser: &Normaliser) -> Result<Self> {
+        Self::of_agent_in(config, agent, normaliser, config.make_env()?)
+    }
+
+    /// As [`Self::of_agent`], for an environment that the command line need not know.
+    pub fn of_agent_in(config: &Config, agent: &Rfm, normaliser: &Normaliser, env: Box<dyn Env>) -> Result<Self> {
+        let mut env = Decision::new(env, config.env.action_repeat);
         let mut noise = Noise::new(config.seed, STREAM_SELF_TEST);
         let spec = env.spec().clone();
         let mut observation = vec![0.0; spec.obs()];
@@ -83,13 +89,13 @@ impl ArtefactBytes {
         env.observe(&mut observation);
         let mut latent = vec![0.0; spec.act()];
         noise.gaussian(&mut latent);
-        let rfm = &config.rfm;
+        let rfm = agent.config();
         let frequencies: Vec<f32> = agent.actor().shape().frequencies.clone();
         let (params, critics) = (agent.actor_params(), [agent.critic_params(0), agent.critic_params(1)].concat());
         Self::encode(&Manifest {
             name: spec.name,
             period_us: period_us(&env)?,
-            shape: velocity_shape(config, &spec),
+            shape: velocity_shape(rfm, &spec),
             frequencies: &frequencies,
             params: &params,
             plan: Plan {
@@ -103,13 +109,13 @@ impl ArtefactBytes {
             schedule: Schedule::Linear,
             obs_names: &spec.obs_names,
             act_names: &spec.act_names,
-            obs_mean: &config.env.obs_mean,
-            obs_scale: &config.env.obs_scale,
+            obs_mean: normaliser.mean(),
+            obs_scale: normaliser.scale(),
             obs_clip: config.env.obs_clip,
             low: &spec.low,
             high: &spec.high,
             critics: Some(CriticManifest {
-                shape: critic_shape(config, &spec),
+                shape: critic_shape(&rfm.train, &spec),
                 count: 2,
                 params: &critics,
                 particles: rfm.particles,
@@ -179,16 +185,15 @@ fn activation(a: config::Activation) -> Activation {
 }
 
 /// flowlet's shape of the velocity network that a configuration asks for.
-pub fn velocity_shape(config: &Config, spec: &EnvSpec) -> VelocityShape {
-    let rfm = &config.rfm;
+pub fn velocity_shape(rfm: &RfmConfig, spec: &EnvSpec) -> VelocityShape {
     VelocityShape {
         obs: spec.obs(),
         act: spec.act(),
-        hidden: rfm.actor_hidden,
-        layers: rfm.actor_layers,
+        hidden: rfm.train.actor_hidden,
+        layers: rfm.train.actor_layers,
         frequencies: rfm.frequencies.len(),
-        activation: activation(rfm.activation),
-        trunk: match rfm.trunk {
+        activation: activation(rfm.train.activation),
+        trunk: match rfm.train.trunk {
             config::Trunk::Plain => Trunk::Plain,
             config::Trunk::Residual => Trunk::Residual,
         },
@@ -196,13 +201,13 @@ pub fn velocity_shape(config: &Config, spec: &EnvSpec) -> VelocityShape {
 }
 
 /// flowlet's shape of the critics that a configuration asks for.
-pub fn critic_shape(config: &Config, spec: &EnvSpec) -> CriticShape {
+pub fn critic_shape(train: &TrainConfig, spec: &EnvSpec) -> CriticShape {
     CriticShape {
         obs: spec.obs(),
         act: spec.act(),
-        hidden: config.rfm.critic_hidden,
-        layers: config.rfm.critic_layers,
-        activation: activation(config.rfm.critic_activation),
+        hidden: train.critic_hidden,
+        layers: train.critic_layers,
+        activation: activation(train.critic_activation),
     }
 }
 
@@ -293,19 +298,19 @@ mod tests {
         let set: Vec<String> = set.iter().map(ToString::to_string).collect();
         let sources = Sources { env: Some("cartpole"), preset: Some(preset), set: &set, ..Sources::default() };
         let config = Config::resolve(&sources).unwrap();
-        let agent = Rfm::new(&config.rfm, 5, 1, 3);
-        let bytes = ArtefactBytes::of_agent(&config, &agent).unwrap();
+        let agent = Rfm::new(config.rfm().unwrap(), 5, 1, 3);
+        let bytes = ArtefactBytes::of_agent(&config, &agent, &Normaliser::new(&config.env)).unwrap();
         (config, agent, bytes)
     }
 
     #[test]
     fn an_agent_becomes_an_artefact_with_everything_in_it() {
-        let (config, agent, bytes) = artefact(&[], "default");
+        let (_, agent, bytes) = artefact(&[], "default");
         let view = bytes.artefact().unwrap();
         assert_eq!((view.name(), view.period_us()), ("cartpole", 40_000));
         assert_eq!(view.velocity().params().len(), agent.actor_params().len());
-        assert_eq!((view.critics().count(), view.particles()), (2, config.rfm.particles));
-        assert_eq!(view.plan().steps, config.rfm.integration_steps);
+        assert_eq!((view.critics().count(), view.particles()), (2, agent.config().particles));
+        assert_eq!(view.plan().steps, agent.config().integration_steps);
         let mut policy = HostPolicy::new(view).unwrap();
         policy.self_test().unwrap();
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);

@@ -1,21 +1,23 @@
 //! The replay buffer: a ring of transitions, sampled uniformly with replacement.
 //!
-//! Observations are stored normalised and rewards scaled, as the networks see them. A transition is one row, so a
-//! sample costs one visit to memory. All memory is taken at construction; when the ring is full the oldest transition
-//! gives way. Deterministic given the stream. Sampling from an empty buffer panics (a programming error).
+//! Observations are stored raw and normalised when they are sampled; rewards are stored scaled. A transition is one row,
+//! so a sample costs one visit to memory. All memory is reserved at construction; when the ring is full the oldest
+//! transition gives way. Deterministic given the stream. Sampling from an empty buffer panics (a programming error).
 
 use crate::noise::Noise;
+use crate::normaliser::Normaliser;
+use crate::state::Visitor;
 
 /// One transition, borrowed.
 #[derive(Clone, Copy, Debug)]
 pub struct Transition<'a> {
-    /// Normalised observation before.
+    /// Raw observation before.
     pub obs: &'a [f32],
     /// Squashed action, in (-1, 1).
     pub action: &'a [f32],
     /// Scaled reward.
     pub reward: f32,
-    /// Normalised observation after; of the final state where the episode ended.
+    /// Raw observation after; of the final state where the episode ended.
     pub next_obs: &'a [f32],
     /// Nothing to bootstrap from (a time limit is not meant).
     pub terminated: bool,
@@ -27,21 +29,24 @@ pub struct Replay {
     obs: usize,
     act: usize,
     capacity: usize,
+    /// Part of the capacity that was added after construction.
+    grown: usize,
     len: usize,
     next: usize,
     rows: Vec<f32>,
+    normaliser: Normaliser,
 }
 
 /// A minibatch, column by column.
 #[derive(Clone, Debug)]
 pub struct Minibatch {
-    /// Observations before, `n x obs`.
+    /// Normalised observations before, `n x obs`.
     pub obs: Vec<f32>,
     /// Actions, `n x act`.
     pub action: Vec<f32>,
     /// Rewards.
     pub reward: Vec<f32>,
-    /// Observations after, `n x obs`.
+    /// Normalised observations after, `n x obs`.
     pub next_obs: Vec<f32>,
     /// 1 where the future counts, 0 after a terminal step.
     pub mask: Vec<f32>,
@@ -61,10 +66,51 @@ impl Minibatch {
 }
 
 impl Replay {
-    /// An empty buffer for `capacity` transitions (at least one).
+    /// An empty buffer for `capacity` transitions (at least one), whose observations need no normalising.
     pub fn new(capacity: usize, obs: usize, act: usize) -> Self {
-        let capacity = capacity.max(1);
-        Self { obs, act, capacity, len: 0, next: 0, rows: vec![0.0; capacity * (2 * obs + act + 2)] }
+        Self::with_normaliser(capacity, Normaliser::identity(obs), act)
+    }
+
+    /// An empty buffer for `capacity` transitions (at least one).
+    pub fn with_normaliser(capacity: usize, normaliser: Normaliser, act: usize) -> Self {
+        let (capacity, obs) = (capacity.max(1), normaliser.mean().len());
+        // Rows come as they are needed: room for all of them is reserved here, so none is copied later.
+        let rows = Vec::with_capacity(capacity * (2 * obs + act + 2));
+        Self { obs, act, capacity, grown: 0, len: 0, next: 0, rows, normaliser }
+    }
+
+    /// Makes room for `more` transitions beyond the capacity so far.
+    pub fn grow(&mut self, more: usize) {
+        self.grown += more;
+        self.capacity += more;
+    }
+
+    /// The normaliser of the observations.
+    pub fn normaliser(&self) -> &Normaliser {
+        &self.normaliser
+    }
+
+    /// The normaliser, to be fitted.
+    pub fn normaliser_mut(&mut self) -> &mut Normaliser {
+        &mut self.normaliser
+    }
+
+    /// Shows the transitions, where the next one goes, and the normaliser.
+    pub fn visit(&mut self, visitor: &mut dyn Visitor) {
+        let mut counts = [self.len as u64, self.next as u64, self.grown as u64];
+        visitor.u64s("replay.counts", &mut counts);
+        visitor.list("replay.rows", &mut self.rows);
+        self.normaliser.visit(visitor);
+        self.capacity -= self.grown;
+        self.grown = counts[2] as usize;
+        self.capacity += self.grown;
+        // A loaded ring may be of another size: what does not fit its rows would be read out of bounds.
+        self.len = self.rows.len() / self.width();
+        self.next = if self.len < self.capacity { self.len } else { counts[1] as usize % self.capacity };
+    }
+
+    fn width(&self) -> usize {
+        2 * self.obs + self.act + 2
     }
 
     /// Transitions stored.
@@ -80,7 +126,10 @@ impl Replay {
     /// Stores a transition, in place of the oldest where the buffer is full.
     pub fn push(&mut self, transition: Transition<'_>) {
         let (obs, act) = (self.obs, self.act);
-        let width = 2 * obs + act + 2;
+        let width = self.width();
+        if self.next == self.len {
+            self.rows.resize((self.len + 1) * width, 0.0);
+        }
         let row = &mut self.rows[self.next * width..(self.next + 1) * width];
         row[..obs].copy_from_slice(transition.obs);
         row[obs..2 * obs].copy_from_slice(transition.next_obs);
@@ -105,6 +154,8 @@ impl Replay {
             batch.reward[i] = row[width - 2];
             batch.mask[i] = row[width - 1];
         }
+        self.normaliser.apply(&mut batch.obs);
+        self.normaliser.apply(&mut batch.next_obs);
     }
 }
 

@@ -56,7 +56,7 @@ impl RunDir {
 
 /// `<root>/<env>__<algo>__<seed>__<time>`, numbered on where two runs start in one second.
 fn fresh_path(root: &Path, config: &Config, now: SystemTime) -> PathBuf {
-    let name = format!("{}__{}__{}__{}", config.env.name, config.algo, config.seed, timestamp(now));
+    let name = format!("{}__{}__{}__{}", config.env.name, config.algo(), config.seed, timestamp(now));
     let first = root.join(&name);
     if !first.exists() {
         return first;
@@ -234,7 +234,7 @@ mod tests {
     use std::time::Duration;
 
     fn config() -> Config {
-        Config::preset("default", "pendulum").unwrap()
+        Config::preset("default", "rfm", "pendulum").unwrap()
     }
 
     fn names(path: &Path) -> Vec<String> {

@@ -18,6 +18,7 @@ use host_train::agent::sampler::Sampler;
 use host_train::config::{Config, Sources};
 use host_train::nn::critic::CriticWork;
 use host_train::noise::Noise;
+use host_train::normaliser::Normaliser;
 use host_train::policy::{ArtefactBytes, critic_shape, velocity_shape};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
@@ -26,7 +27,7 @@ use rand_xoshiro::Xoshiro128PlusPlus;
 fn agent(set: &[&str], obs: usize, act: usize) -> (Config, Rfm) {
     let set: Vec<String> = set.iter().map(ToString::to_string).collect();
     let config = Config::resolve(&Sources { env: Some("cartpole"), set: &set, ..Sources::default() }).unwrap();
-    let agent = Rfm::new(&config.rfm, obs, act, 11);
+    let agent = Rfm::new(config.rfm().unwrap(), obs, act, 11);
     (config, agent)
 }
 
@@ -47,10 +48,10 @@ fn samples_agree_for_every_activation_and_trunk() {
             noise.gaussian(&mut obs);
             noise.gaussian(&mut latents);
             let mut batched = latents.clone();
-            Sampler::new(&config.rfm, agent.actor().shape()).integrate(agent.actor(), &obs, 1, &mut batched);
+            Sampler::new(config.rfm().unwrap(), agent.actor().shape()).integrate(agent.actor(), &obs, 1, &mut batched);
 
             // The same through the artefact: its normaliser is undone, so that the network sees `obs`.
-            let bytes = ArtefactBytes::of_agent(&config, &agent).unwrap();
+            let bytes = ArtefactBytes::of_agent(&config, &agent, &Normaliser::new(&config.env)).unwrap();
             let artefact = bytes.artefact().unwrap();
             let plan = Plan { solver: Solver::Euler, ..*artefact.plan() };
             let policy = Policy::with_plan(artefact, plan).unwrap();
@@ -74,7 +75,7 @@ fn critics_and_their_action_gradients_agree() {
     for activation in ["relu", "tanh", "silu", "gelu"] {
         let activation = format!("rfm.critic_activation={activation:?}");
         let (config, agent) = agent(&[&activation, "rfm.critic_hidden=29"], 5, 2);
-        let mut shape = critic_shape(&config, config.make_env().unwrap().spec());
+        let mut shape = critic_shape(config.train(), config.make_env().unwrap().spec());
         shape.act = 2;
         let (states, k, mut noise) = (7, 9, Noise::new(3, 0));
         let (mut s, mut actions) = (vec![0.0; 5 * states], vec![0.0; 2 * states * k]);
@@ -112,7 +113,7 @@ fn critics_and_their_action_gradients_agree() {
 fn posterior_means_agree_for_every_proposal_and_control_variate() {
     const ACT: usize = 2;
     let (config, agent) = agent(&["rfm.critic_hidden=24"], 5, ACT);
-    let mut shape = critic_shape(&config, config.make_env().unwrap().spec());
+    let mut shape = critic_shape(config.train(), config.make_env().unwrap().spec());
     shape.act = ACT;
     let params = [agent.critic_params(0), agent.critic_params(1)];
     let critics = params.each_ref().map(|p| Critic::new(shape, p).unwrap());
@@ -123,12 +124,15 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
             ("diagonal", ControlVariate::Diagonal { ridge: 1e-4, clip: 2.0 }),
             ("fisher", ControlVariate::Fisher),
         ] {
-            let mut rfm = config.rfm.clone();
+            let mut rfm = config.rfm().unwrap().clone();
             (rfm.bridge, rfm.uniform, rfm.kernel, rfm.eta) = (bridge, uniform, kernel, 0.4);
             (rfm.ridge, rfm.clip) = (1e-4, 2.0);
             let name = format!("rfm.control_variate={name:?}");
-            rfm.control_variate =
-                Config::resolve(&Sources { set: &[name], ..Sources::default() }).unwrap().rfm.control_variate;
+            rfm.control_variate = Config::resolve(&Sources { set: &[name], ..Sources::default() })
+                .unwrap()
+                .rfm()
+                .unwrap()
+                .control_variate;
             let mut posterior = Posterior::new(&rfm, ACT);
             let (n, k, temperature) = (40, bridge + uniform + kernel, 0.3);
             let mut noise = Noise::new(5, 0);
@@ -211,7 +215,7 @@ fn flowlet_s_estimator_in_batch_is_flowlet_s_estimator() {
     ] {
         let set = ["rfm.critic_hidden=24", &format!("rfm.estimator={name:?}"), &format!("rfm.bridge={}", k - 5)];
         let (config, agent) = agent(&set, 5, ACT);
-        let mut shape = critic_shape(&config, config.make_env().unwrap().spec());
+        let mut shape = critic_shape(config.train(), config.make_env().unwrap().spec());
         shape.act = ACT;
         let (n, temperature) = (40, 0.3);
         let mut noise = Noise::new(5, 0);
@@ -227,7 +231,7 @@ fn flowlet_s_estimator_in_batch_is_flowlet_s_estimator() {
         critic.state_parts(&s, &mut states);
         let mut work = CriticWork::new(critic.shape(), n, k);
         let mut estimates = Estimates::new(n, ACT);
-        BatchEstimator::new(&config.rfm, n, ACT).unwrap().estimate(
+        BatchEstimator::new(config.rfm().unwrap(), n, ACT).unwrap().estimate(
             Points { x: &x, t: &t, centre: &latent },
             temperature,
             &mut Noise::new(6, 0),
@@ -276,8 +280,11 @@ fn flowlet_s_estimator_in_batch_is_flowlet_s_estimator() {
 fn the_log_density_of_the_target_is_the_trainers() {
     // min Q / lambda + sum ln sech^2, written out.
     let (config, agent) = agent(&[], 5, 1);
-    let shape = critic_shape(&config, config.make_env().unwrap().spec());
-    assert_eq!(velocity_shape(&config, config.make_env().unwrap().spec()).params(), agent.actor_params().len());
+    let shape = critic_shape(config.train(), config.make_env().unwrap().spec());
+    assert_eq!(
+        velocity_shape(config.rfm().unwrap(), config.make_env().unwrap().spec()).params(),
+        agent.actor_params().len()
+    );
     let params = [agent.critic_params(0), agent.critic_params(1)];
     let critics = params.each_ref().map(|p| Critic::new(shape, p).unwrap());
     let (h, s) = (shape.hidden, [0.1, -0.2, 0.3, 0.4, -0.5]);

@@ -20,7 +20,8 @@ use super::batch::BatchEstimator;
 use super::posterior::{Estimates, Points, Posterior, Values};
 use super::room;
 use super::select::{Pick, Selector};
-pub use super::{critic_shape, velocity_shape};
+pub use super::velocity_shape;
+use super::{Agent, UpdateStats, critic_shape, mean};
 use crate::config::{ActorAt, Estimator, RfmConfig, TemperatureRule};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
@@ -28,32 +29,14 @@ use crate::nn::optim::Adam;
 use crate::nn::velocity::{VelocityNet, VelocityShape, VelocityWork};
 use crate::noise::Noise;
 use crate::replay::{Minibatch, Replay};
+use crate::state::Visitor;
+use crate::{Error, Result};
+use flowlet::policy::Artefact;
 
 /// Streams of the seed that the agent uses; the training loop uses others.
 const STREAM_WEIGHTS: u64 = 0;
 const STREAM_BEHAVIOUR: u64 = 1;
 const STREAM_UPDATES: u64 = 2;
-
-/// What one update reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct UpdateStats {
-    /// Sum over both critics of the mean squared error.
-    pub critic_loss: f32,
-    /// Mean squared error of the velocity.
-    pub actor_loss: f32,
-    /// Mean Q of the batch.
-    pub q_mean: f32,
-    /// Mean effective sample size of the posterior means.
-    pub ess: f32,
-    /// Mean estimate of the target policy's entropy; NaN where no point tells it.
-    pub entropy: f32,
-    /// Points of the actor without a posterior mean, for the critic is not finite there.
-    pub refused: usize,
-    /// Temperature after the update.
-    pub lambda: f32,
-    /// Norm of the actor's gradient before any limit.
-    pub grad_norm: f32,
-}
 
 /// The agent: networks, optimisers, temperature, random streams, and the memory an update works in.
 #[derive(Clone, Debug)]
@@ -106,14 +89,14 @@ impl Rfm {
         let mut weights = Noise::new(seed, STREAM_WEIGHTS);
         let velocity = velocity_shape(config, obs, act);
         let actor = VelocityNet::new(velocity.clone(), gain, gain * config.actor_out_gain as f32, &mut weights);
-        let shape = critic_shape(config, obs, act);
+        let shape = critic_shape(&config.train, obs, act);
         let critic = TwinCritic::new(shape, gain, &mut weights);
-        let limit = config.max_grad_norm as f32;
+        let limit = config.train.max_grad_norm as f32;
         let (actor_params, critic_params) = (actor.params().len(), critic.params().len());
         Self {
             config: config.clone(),
-            actor_adam: Adam::new(actor_params, config.policy_lr as f32, limit),
-            critic_adam: Adam::new(critic_params, config.q_lr as f32, limit),
+            actor_adam: Adam::new(actor_params, config.train.policy_lr as f32, limit),
+            critic_adam: Adam::new(critic_params, config.train.q_lr as f32, limit),
             target: critic.clone(),
             log_lambda: (config.temperature as f32).ln(),
             behaviour: Noise::new(seed, STREAM_BEHAVIOUR),
@@ -125,39 +108,6 @@ impl Rfm {
             actor,
             critic,
         }
-    }
-
-    /// Actions in (-1, 1) for the normalised observations `obs`, as the agent behaves while it learns: one of
-    /// `particles` samples, chosen by softmax(min Q / lambda).
-    pub fn act(&mut self, obs: &[f32], actions: &mut [f32]) {
-        let pick = Pick::Softmax { temperature: self.lambda() };
-        let latents = room(&mut self.memory.chosen, actions.len());
-        let particles = self.config.particles;
-        self.selector.draw(&self.actor, &self.critic, obs, particles, pick, &mut self.behaviour, latents);
-        tanh_of(actions, latents);
-    }
-
-    /// Actions in (-1, 1) as the agent is evaluated: the best of `particles` samples by min Q, or with one particle
-    /// the plain sample that a robot without a critic runs. Draws from `noise`, so training is not disturbed.
-    pub fn act_best_of(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
-        let latents = room(&mut self.memory.chosen, actions.len());
-        self.selector.draw(&self.actor, &self.critic, obs, particles, Pick::Best, noise, latents);
-        tanh_of(actions, latents);
-    }
-
-    /// One update from the replay buffer, which must not be empty.
-    pub fn update(&mut self, replay: &Replay) -> UpdateStats {
-        replay.sample(&mut self.memory.batch, &mut self.updates);
-        self.draw_latents();
-        let (critic_loss, q_mean) = self.update_critics();
-        self.place_points();
-        self.estimate_posterior();
-        let (actor_loss, grad_norm) = self.update_actor();
-        let entropy = mean(&self.memory.estimates.entropy);
-        self.update_temperature(entropy);
-        let ess = mean(&self.memory.estimates.ess);
-        let (refused, lambda) = (self.memory.estimates.refused, self.lambda());
-        UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm }
     }
 
     /// Step 1: a policy sample at every s', and at the actor's s where that is another state.
@@ -185,14 +135,14 @@ impl Rfm {
         let states = room(&mut m.states, self.target.state_parts_len(m.target_q.len()));
         self.target.state_parts(&m.batch.next_obs, states);
         self.target.minimum(states, &m.next_action, 1, &mut m.target_q, &mut m.critic_work);
-        let gamma = self.config.gamma as f32;
+        let gamma = self.config.train.gamma as f32;
         for ((q, r), mask) in m.target_q.iter_mut().zip(&m.batch.reward).zip(&m.batch.mask) {
             *q = r + gamma * mask * *q;
         }
         let (s, a) = (&m.batch.obs, &m.batch.action);
         let (loss, q_mean) = self.critic.regress(s, a, &m.target_q, &mut m.critic_work, &mut m.critic_gradient);
         self.critic_adam.step(self.critic.params_mut(), &mut m.critic_gradient);
-        polyak(self.target.params_mut(), self.critic.params(), self.config.tau as f32);
+        polyak(self.target.params_mut(), self.critic.params(), self.config.train.tau as f32);
         (loss, q_mean)
     }
 
@@ -296,25 +246,75 @@ impl Rfm {
     pub fn critic_params(&self, k: usize) -> Vec<f32> {
         self.critic.one(k).to_vec()
     }
+}
 
-    /// CRC-64/XZ over every number that learning changes: two agents with one digest have learned the same.
-    pub fn digest(&self) -> u64 {
-        let crc = crc::Crc::<u64>::new(&crc::CRC_64_XZ);
-        let mut digest = crc.digest();
-        let (actor_moments, critic_moments) = (self.actor_adam.moments(), self.critic_adam.moments());
-        for part in [
-            self.actor.params(),
-            self.critic.params(),
-            self.target.params(),
-            actor_moments.0,
-            actor_moments.1,
-            critic_moments.0,
-            critic_moments.1,
-            &[self.log_lambda],
-        ] {
-            part.iter().for_each(|x| digest.update(&x.to_bits().to_le_bytes()));
+impl Agent for Rfm {
+    fn act(&mut self, obs: &[f32], actions: &mut [f32]) {
+        let pick = Pick::Softmax { temperature: self.lambda() };
+        let latents = room(&mut self.memory.chosen, actions.len());
+        let particles = self.config.particles;
+        self.selector.draw(&self.actor, &self.critic, obs, particles, pick, &mut self.behaviour, latents);
+        tanh_of(actions, latents);
+    }
+
+    fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
+        let latents = room(&mut self.memory.chosen, actions.len());
+        self.selector.draw(&self.actor, &self.critic, obs, particles, Pick::Best, noise, latents);
+        tanh_of(actions, latents);
+    }
+
+    fn update(&mut self, replay: &Replay) -> UpdateStats {
+        replay.sample(&mut self.memory.batch, &mut self.updates);
+        self.draw_latents();
+        let (critic_loss, q_mean) = self.update_critics();
+        self.place_points();
+        self.estimate_posterior();
+        let (actor_loss, grad_norm) = self.update_actor();
+        let entropy = mean(&self.memory.estimates.entropy);
+        self.update_temperature(entropy);
+        let ess = mean(&self.memory.estimates.ess);
+        let (refused, lambda) = (self.memory.estimates.refused, self.lambda());
+        UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm }
+    }
+
+    fn visit(&mut self, visitor: &mut dyn Visitor) {
+        visitor.f32s("actor", self.actor.params_mut());
+        visitor.f32s("critic", self.critic.params_mut());
+        visitor.f32s("target_critic", self.target.params_mut());
+        self.actor_adam.visit("actor_adam", visitor);
+        self.critic_adam.visit("critic_adam", visitor);
+        visitor.f32s("log_temperature", std::slice::from_mut(&mut self.log_lambda));
+        self.behaviour.visit("behaviour_noise", visitor);
+        self.updates.visit("update_noise", visitor);
+    }
+
+    fn start_from(&mut self, artefact: &Artefact<'_>) -> Result<()> {
+        let misfit = || {
+            Error::failure(
+                "the policy's networks are not those of the configuration: set their sizes as `inspect` shows them",
+            )
+        };
+        if !self.actor.import(artefact.velocity().params()) {
+            return Err(misfit());
         }
-        digest.finalize()
+        let critics: Vec<f32> = artefact.critics().flat_map(|critic| critic.params()).copied().collect();
+        if !critics.is_empty() {
+            if critics.len() != self.critic.params().len() {
+                return Err(misfit());
+            }
+            self.critic.params_mut().copy_from_slice(&critics);
+            self.target.params_mut().copy_from_slice(&critics);
+            self.log_lambda = artefact.temperature().ln();
+        }
+        Ok(())
+    }
+
+    fn temperature(&self) -> f32 {
+        self.lambda()
+    }
+
+    fn as_rfm(&self) -> Option<&Rfm> {
+        Some(self)
     }
 }
 
@@ -326,7 +326,7 @@ impl Memory {
         actor_params: usize,
         critic_params: usize,
     ) -> Self {
-        let (n, m, k) = (config.batch_size, config.actor_batch, config.candidates());
+        let (n, m, k) = (config.train.batch_size, config.actor_batch, config.candidates());
         let (obs, act) = (velocity.obs, velocity.act);
         // The others keep their candidates themselves.
         let rows = if config.estimator == Estimator::Mixture { m * k } else { 0 };
@@ -355,15 +355,16 @@ impl Memory {
     }
 }
 
-fn mean(x: &[f32]) -> f32 {
-    x.iter().sum::<f32>() / x.len() as f32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ControlVariate;
+    use crate::config::{ControlVariate, TrainConfig};
     use crate::replay::Transition;
+    use crate::state::Digest;
+
+    fn digest(agent: &mut Rfm) -> u64 {
+        Digest::of(|visitor| agent.visit(visitor))
+    }
 
     /// A one-step problem with two equal maxima, at a = -.5 and a = .5.
     fn reward(a: f32) -> f32 {
@@ -385,9 +386,7 @@ mod tests {
     /// The published algorithm, cut down to a size for tests.
     fn small_paper() -> RfmConfig {
         RfmConfig {
-            actor_hidden: 32,
-            critic_hidden: 32,
-            batch_size: 64,
+            train: TrainConfig { actor_hidden: 32, critic_hidden: 32, batch_size: 64, ..TrainConfig::paper() },
             actor_batch: 64,
             particles: 4,
             target_particles: 4,
@@ -399,7 +398,7 @@ mod tests {
     /// Shares of the plain samples in 20 bins of (-1, 1).
     fn shares(agent: &mut Rfm) -> [f64; 20] {
         let mut actions = vec![0.0; 20_000];
-        agent.act_best_of(&vec![0.5; actions.len()], 1, &mut Noise::new(99, 0), &mut actions);
+        agent.evaluate(&vec![0.5; actions.len()], 1, &mut Noise::new(99, 0), &mut actions);
         let mut share = [0.0; 20];
         actions.iter().for_each(|a| share[(((a + 1.0) * 10.0) as usize).min(19)] += 1.0 / 20_000.0);
         share
@@ -431,7 +430,8 @@ mod tests {
             ..config
         };
         // The bridge alone is a poor proposal at small t: without those, 2000 updates are enough for it.
-        let paper = RfmConfig { policy_lr: 1e-3, train_t_min: 0.3, ..small_paper() };
+        let mut paper = RfmConfig { train_t_min: 0.3, ..small_paper() };
+        paper.train.policy_lr = 1e-3;
         let auto = RfmConfig { estimator: Estimator::Auto, ..RfmConfig::standard() };
         for (config, updates, bound) in [(RfmConfig::standard(), 3000, 0.4), (auto, 3000, 0.4), (paper, 2000, 0.45)] {
             let mut agent = Rfm::new(&fixed(config), 1, 1, 3);
@@ -479,7 +479,8 @@ mod tests {
                 let action = [i as f32 / 50.0 - 0.99];
                 replay.push(Transition { obs: &[0.5], action: &action, reward: 1.0, next_obs: &[0.5], terminated });
             }
-            let config = RfmConfig { gamma: 0.5, tau: 0.05, ..RfmConfig::standard() };
+            let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
+            let config = RfmConfig { train, ..RfmConfig::standard() };
             let mut agent = Rfm::new(&config, 1, 1, 1);
             let stats = (0..1000).map(|_| agent.update(&replay)).last().unwrap();
             assert!((stats.q_mean - want).abs() < 0.05, "{terminated}: {}", stats.q_mean);
@@ -498,12 +499,13 @@ mod tests {
         for estimator in [Estimator::Auto, Estimator::Mala, Estimator::Smc] {
             configs.push(RfmConfig { estimator, ..RfmConfig::standard() });
         }
-        configs.push(RfmConfig { actor_layers: 1, critic_layers: 3, particles: 1, ..RfmConfig::standard() });
+        let train = TrainConfig { actor_layers: 1, critic_layers: 3, ..TrainConfig::standard() };
+        configs.push(RfmConfig { train, particles: 1, ..RfmConfig::standard() });
         let mut digests = Vec::new();
         for config in configs {
             let run = |seed| {
                 let mut agent = Rfm::new(&config, 1, 1, seed);
-                let fresh = agent.digest();
+                let fresh = digest(&mut agent);
                 for _ in 0..10 {
                     let s = agent.update(&replay);
                     let all = [s.critic_loss, s.actor_loss, s.q_mean, s.ess, s.entropy, s.lambda, s.grad_norm];
@@ -512,8 +514,8 @@ mod tests {
                     assert!(s.ess >= 0.999 && s.ess <= 1.001 * candidates);
                     agent.act(&[0.5, 0.5], &mut [0.0; 2]);
                 }
-                assert_ne!(agent.digest(), fresh);
-                agent.digest()
+                assert_ne!(digest(&mut agent), fresh);
+                digest(&mut agent)
             };
             assert_eq!(run(1), run(1));
             assert_ne!(run(1), run(2));
@@ -531,8 +533,8 @@ mod tests {
         let mut agents = [1, 1].map(|seed| Rfm::new(&RfmConfig::standard(), 1, 1, seed));
         for i in 0..6 {
             let mut noise = Noise::new(i, 50);
-            agents[0].act_best_of(&[0.1; 30], 600, &mut noise, &mut [0.0; 30]);
-            agents[0].act_best_of(&[0.1; 30], 1, &mut noise, &mut [0.0; 30]);
+            agents[0].evaluate(&[0.1; 30], 600, &mut noise, &mut [0.0; 30]);
+            agents[0].evaluate(&[0.1; 30], 1, &mut noise, &mut [0.0; 30]);
             let actions = agents.each_mut().map(|agent| {
                 agent.update(&replay);
                 let mut a = [0.0; 3];
@@ -541,7 +543,8 @@ mod tests {
             });
             assert_eq!(actions[0], actions[1]);
         }
-        assert_eq!(agents[0].digest(), agents[1].digest());
+        let [one, two] = agents.each_mut().map(digest);
+        assert_eq!(one, two);
     }
 
     /// The layouts of the contract with the artefact.
@@ -553,36 +556,5 @@ mod tests {
         assert_ne!(agent.critic_params(0), agent.critic_params(1));
         let paper = Rfm::new(&small_paper(), 3, 1, 1);
         assert_eq!(paper.actor_params().len(), (3 + 1 + 128 + 1) * 32 + 2 * 33 * 32 + 33);
-    }
-
-    /// Not a test of anything but speed: `cargo test --release -p host-train speed -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "measures; run it in release mode with --nocapture"]
-    fn speed() {
-        let auto = RfmConfig { estimator: Estimator::Auto, ..RfmConfig::standard() };
-        for (name, config, obs, act, updates) in [
-            ("standard 17/6", RfmConfig::standard(), 17, 6, 4000),
-            ("standard 3/1", RfmConfig::standard(), 3, 1, 4000),
-            ("auto 17/6", auto.clone(), 17, 6, 4000),
-            ("auto 3/1", auto, 3, 1, 4000),
-            ("paper 17/6", RfmConfig::paper(), 17, 6, 20),
-        ] {
-            let mut noise = Noise::new(1, 0);
-            let mut replay = Replay::new(10_000, obs, act);
-            let (mut s, mut a) = (vec![0.0; 2 * obs], vec![0.0; act]);
-            for _ in 0..10_000 {
-                noise.gaussian(&mut s);
-                noise.uniform_in(&mut a, -1.0, 1.0);
-                let (obs, next_obs) = s.split_at(obs);
-                replay.push(Transition { obs, action: &a, reward: a[0], next_obs, terminated: false });
-            }
-            let mut agent = Rfm::new(&config, obs, act, 1);
-            agent.update(&replay);
-            let start = cpu_time::ProcessTime::now();
-            (0..updates).for_each(|_| {
-                agent.update(&replay);
-            });
-            println!("{name}: {:.1} updates per CPU-second", f64::from(updates) / start.elapsed().as_secs_f64());
-        }
     }
 }

@@ -111,7 +111,7 @@ fn draw_index(probabilities: &[f32], u: f32) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::rfm::{critic_shape, velocity_shape};
+    use crate::agent::{critic_shape, velocity_shape};
 
     #[test]
     fn the_softmax_follows_its_probabilities() {
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn choices_are_ordered_by_q() {
         let config = RfmConfig::standard();
-        let (velocity, critic) = (velocity_shape(&config, 3, 2), critic_shape(&config, 3, 2));
+        let (velocity, critic) = (velocity_shape(&config, 3, 2), critic_shape(&config.train, 3, 2));
         let mut noise = Noise::new(2, 0);
         let actor = VelocityNet::new(velocity.clone(), 1.4, 0.1, &mut noise);
         let critics = TwinCritic::new(critic, 1.4, &mut noise);

@@ -41,7 +41,7 @@ pub fn of_trained_flow(target: &mut Known, dim: usize, count: usize, noise: &mut
     let config = RfmConfig { integration_steps: STEPS, ..RfmConfig::standard() };
     let shape = velocity_shape(&config, 1, dim);
     let mut net = VelocityNet::new(shape.clone(), std::f32::consts::SQRT_2, config.actor_out_gain as f32, noise);
-    let mut adam = Adam::new(net.params().len(), config.policy_lr as f32, 0.0);
+    let mut adam = Adam::new(net.params().len(), config.train.policy_lr as f32, 0.0);
     let mut gradient = vec![0.0; net.params().len()];
     let mut work = VelocityWork::new(&shape, BATCH);
     let mut sampler = Sampler::new(&config, &shape);

@@ -3,11 +3,11 @@
 //! A policy that lies in its run folder is evaluated with the physics it was trained with; `--set env.KEY=VALUE`
 //! changes them, which shows how a policy stands a heavier arm or a weaker motor.
 
-use super::train::describe;
 use super::{EvalArgs, Output, note};
 use crate::config::{Config, Sources};
 use crate::evaluate::{Protocol, env_for, evaluate};
 use crate::policy::ArtefactBytes;
+use crate::session::describe;
 use crate::{Error, Result};
 use cpu_time::ProcessTime;
 use serde_json::json;
@@ -38,7 +38,7 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
     output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, best_of)));
     output.object(&json!({
         "env": name,
-        "algo": trained.as_ref().map(|config| config.algo.clone()),
+        "algo": trained.as_ref().map(|config| config.algo()),
         "seed": args.seed,
         "total_timesteps": trained.as_ref().map(|config| config.total_timesteps),
         "cpu_seconds": started.elapsed().as_secs_f64(),

@@ -73,9 +73,15 @@ pub struct TrainArgs {
     /// Algorithm [default: rfm]
     #[arg(long, value_name = "NAME")]
     pub algo: Option<String>,
-    /// Seed of everything random [default: 1]
+    /// Seed of everything random; with --seeds the first of them [default: 1]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Number of seeds to train, each in a folder of its own beneath the run's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub seeds: Option<u32>,
+    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
     /// Control steps to train for [default: the environment's]
     #[arg(long, value_name = "N")]
     pub total_timesteps: Option<u64>,
@@ -91,6 +97,15 @@ pub struct TrainArgs {
     /// Configuration to start from, for example another run's config.toml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Policy to start from instead of fresh networks
+    #[arg(long, value_name = "POLICY.flw")]
+    pub init: Option<PathBuf>,
+    /// Recorded transitions to start the replay buffer with, as `eval --record` writes them
+    #[arg(long, value_name = "LOG.csv")]
+    pub replay: Option<PathBuf>,
+    /// Write TensorBoard event files into the run folder
+    #[arg(long)]
+    pub tensorboard: bool,
 }
 
 /// Options of `eval`.
@@ -114,6 +129,9 @@ pub struct EvalArgs {
     /// Change the physics, for example env.mass=1.2; may be repeated
     #[arg(long, value_name = "env.KEY=VALUE")]
     pub set: Vec<String>,
+    /// Write the transitions of the plain samples, as `train --replay` reads them
+    #[arg(long, value_name = "LOG.csv")]
+    pub record: Option<PathBuf>,
 }
 
 /// The file of `inspect` and `verify`.

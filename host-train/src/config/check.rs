@@ -2,21 +2,76 @@
 //!
 //! Every refusal names the key, its value and what it may be. Comparisons are written so that NaN fails them.
 
-use super::{ALGORITHMS, Config, ControlVariate, Estimator, TemperatureRule};
-use crate::agent::batch::{ENTROPY_UNTIL, annealed, chains};
+use super::Config;
 use crate::{Error, Result};
+
+/// Refuses whole numbers outside their ranges: key, value, smallest, largest.
+pub(super) fn wholes(section: &str, values: &[(&str, u64, u64, u64)]) -> Result<()> {
+    for &(key, value, low, high) in values {
+        if !(low..=high).contains(&value) {
+            let name = dotted(section, key);
+            return Err(Error::usage(format!("{name} = {value}: it must lie between {low} and {high}")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses numbers outside their ranges, NaN among them: key, value, smallest, largest. 1e30 stands for no limit.
+pub(super) fn reals(section: &str, values: &[(&str, f64, f64, f64)]) -> Result<()> {
+    for &(key, value, low, high) in values {
+        if !(low..=high).contains(&value) {
+            let name = dotted(section, key);
+            return Err(Error::usage(format!("{name} = {value}: it must lie between {low} and {high}")));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a number that is larger than another one may be.
+pub(super) fn no_more(section: &str, small: (&str, usize), big: (&str, usize)) -> Result<()> {
+    if small.1 <= big.1 {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{} = {} is more than {} = {}: lower the one or raise the other",
+        dotted(section, small.0),
+        small.1,
+        dotted(section, big.0),
+        big.1
+    )))
+}
+
+/// Refuses a range that is empty or narrower than 1/1024, which is what the artefact asks of its interval.
+pub(super) fn rising(section: &str, low: (&str, f64), high: (&str, f64)) -> Result<()> {
+    if high.1 - low.1 >= 1.0 / 1024.0 {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{} = {} must be below {} = {} by at least 1/1024: exchange them or widen the range",
+        dotted(section, low.0),
+        low.1,
+        dotted(section, high.0),
+        high.1
+    )))
+}
+
+/// Refuses time frequencies that no artefact holds.
+pub(super) fn frequencies(section: &str, list: &[f32]) -> Result<()> {
+    let frequency = |f: &f32| *f == 0.0 || (1e-9..=1e9).contains(&f.abs());
+    if list.is_empty() || list.len() > 256 || !list.iter().all(frequency) {
+        return Err(Error::usage(format!("{section}.frequencies must have 1 to 256 numbers up to 1e9")));
+    }
+    Ok(())
+}
+
+fn dotted(section: &str, key: &str) -> String {
+    if section.is_empty() { key.to_string() } else { format!("{section}.{key}") }
+}
 
 impl Config {
     /// Refuses values that no run could use.
-    pub(super) fn checked(self) -> Result<Self> {
-        let (e, r, v) = (&self.env, &self.rfm, &self.eval);
-        if !ALGORITHMS.contains(&self.algo.as_str()) {
-            return Err(Error::usage(format!(
-                "unknown algorithm {:?}: use one of {}",
-                self.algo,
-                ALGORITHMS.join(", ")
-            )));
-        }
+    pub fn checked(self) -> Result<Self> {
+        let (e, v) = (&self.env, &self.eval);
         let env = self.make_env()?;
         for (key, list) in [("env.obs_mean", &e.obs_mean), ("env.obs_scale", &e.obs_scale)] {
             let channels = env.spec().obs();
@@ -30,10 +85,6 @@ impl Config {
         if e.obs_scale.iter().any(|s| !(1e-15..=1e15).contains(s)) {
             return Err(Error::usage("env.obs_scale must hold numbers between 1e-15 and 1e15"));
         }
-        let frequency = |f: &f32| *f == 0.0 || (1e-9..=1e9).contains(&f.abs());
-        if r.frequencies.is_empty() || r.frequencies.len() > 256 || !r.frequencies.iter().all(frequency) {
-            return Err(Error::usage("rfm.frequencies must have 1 to 256 numbers up to 1e9"));
-        }
         let limits = env.spec().low.iter().chain(&env.spec().high);
         if limits.into_iter().any(|limit| !(limit.abs() <= 1e30 && limit.abs() >= 1e-15 || *limit == 0.0)) {
             return Err(Error::usage(format!(
@@ -41,131 +92,27 @@ impl Config {
                 e.name
             )));
         }
-        for (key, value, low, high) in [
-            ("total_timesteps", self.total_timesteps, 1, 1 << 50),
-            ("env.action_repeat", e.action_repeat as u64, 1, env.spec().time_limit as u64),
-            ("rfm.actor_hidden", r.actor_hidden as u64, 1, 1024),
-            ("rfm.actor_layers", r.actor_layers as u64, 1, 8),
-            ("rfm.critic_hidden", r.critic_hidden as u64, 1, 1024),
-            ("rfm.critic_layers", r.critic_layers as u64, 1, 8),
-            ("rfm.batch_size", r.batch_size as u64, 1, 65_536),
-            ("rfm.actor_batch", r.actor_batch as u64, 1, 65_536),
-            ("rfm.buffer_size", r.buffer_size as u64, 1, 100_000_000),
-            ("rfm.num_envs", r.num_envs as u64, 1, 4096),
-            ("rfm.block", r.block as u64, 1, 1_000_000),
-            ("rfm.integration_steps", r.integration_steps as u64, 1, 1000),
-            ("rfm.particles", r.particles as u64, 1, 1024),
-            ("rfm.target_particles", r.target_particles as u64, 1, 4096),
-            ("rfm.bridge", r.bridge as u64, 0, 4096),
-            ("rfm.uniform", r.uniform as u64, 0, 4096),
-            ("rfm.kernel", r.kernel as u64, 0, 4096),
-            ("eval.episodes", v.episodes as u64, 1, 1_000_000),
-            ("eval.every", v.every, 1, 1 << 50),
-            ("eval.curve_episodes", v.curve_episodes as u64, 1, 1_000_000),
-            ("eval.best_of", v.best_of as u64, 1, 4096),
-        ] {
-            if !(low..=high).contains(&value) {
-                return Err(Error::usage(format!("{key} = {value}: it must lie between {low} and {high}")));
-            }
-        }
-        // Largest finite numbers stand for "no limit"; every comparison fails on NaN.
-        let (tiny, huge) = (1e-30, 1e30);
-        for (key, value, low, high) in [
-            ("env.reward_scale", e.reward_scale, tiny, huge),
-            ("env.obs_clip", f64::from(e.obs_clip), 1.0 / 1024.0, 1024.0),
-            ("rfm.actor_out_gain", r.actor_out_gain, 0.0, 1e3),
-            ("rfm.policy_lr", r.policy_lr, 0.0, 1.0),
-            ("rfm.q_lr", r.q_lr, 0.0, 1.0),
-            ("rfm.max_grad_norm", r.max_grad_norm, 0.0, huge),
-            ("rfm.gamma", r.gamma, 0.0, 1.0),
-            ("rfm.tau", r.tau, 0.0, 1.0),
-            ("rfm.updates_per_decision", r.updates_per_decision, 0.0, 1e3),
-            ("rfm.t_min", r.t_min, 0.0, 1.0),
-            ("rfm.t_max", r.t_max, 0.0, 1.0),
-            ("rfm.train_t_min", r.train_t_min, 1e-4, 0.9999),
-            ("rfm.train_t_max", r.train_t_max, 1e-4, 0.9999),
-            ("rfm.latent_clip", r.latent_clip, 0.1, 1024.0),
-            ("rfm.bandwidth", r.bandwidth, 1e-3, 1e3),
-            ("rfm.uniform_bound", r.uniform_bound, 0.1, 0.999_999),
-            ("rfm.eta", r.eta, -10.0, 10.0),
-            ("rfm.ridge", r.ridge, 0.0, huge),
-            ("rfm.clip", r.clip, 0.0, huge),
-            ("rfm.temperature", r.temperature, 1e-6, 1e6),
-            ("rfm.target_entropy_per_dim", r.target_entropy_per_dim, -100.0, 100.0),
-            ("rfm.temperature_lr", r.temperature_lr, 0.0, 1.0),
-            ("rfm.log_temperature_min", r.log_temperature_min, -20.0, 20.0),
-            ("rfm.log_temperature_max", r.log_temperature_max, -20.0, 20.0),
-        ] {
-            if !(low..=high).contains(&value) {
-                return Err(Error::usage(format!("{key} = {value}: it must lie between {low} and {high}")));
-            }
-        }
-        for (low_key, low, high_key, high) in [
-            ("rfm.t_min", r.t_min, "rfm.t_max", r.t_max),
-            ("rfm.train_t_min", r.train_t_min, "rfm.train_t_max", r.train_t_max),
-            ("rfm.log_temperature_min", r.log_temperature_min, "rfm.log_temperature_max", r.log_temperature_max),
-        ] {
-            // The artefact wants an integration interval of at least 1/1024; the others lose nothing by it.
-            if high - low < 1.0 / 1024.0 {
-                return Err(Error::usage(format!(
-                    "{low_key} = {low} must be below {high_key} = {high} by at least 1/1024: exchange them or widen the range"
-                )));
-            }
-        }
-        for (small_key, small, big_key, big) in [
-            ("rfm.actor_batch", r.actor_batch, "rfm.batch_size", r.batch_size),
-            ("rfm.batch_size", r.batch_size, "rfm.buffer_size", r.buffer_size),
-        ] {
-            if small > big {
-                return Err(Error::usage(format!(
-                    "{small_key} = {small} is more than {big_key} = {big}: lower the one or raise the other"
-                )));
-            }
-        }
-        if r.candidates() == 0 {
-            return Err(Error::usage(
-                "rfm.bridge, rfm.uniform and rfm.kernel are all 0: the estimator needs at least one candidate",
-            ));
-        }
-        if r.estimator == Estimator::Auto && r.control_variate != ControlVariate::None {
-            return Err(Error::usage(
-                "rfm.estimator = \"auto\" has a control variate of its own, and rfm.control_variate would be ignored: \
-                 set it to \"none\"",
-            ));
-        }
-        // The diagonal coefficients divide by a sum that nothing but the ridge keeps from zero.
-        if r.control_variate == ControlVariate::Diagonal && r.ridge < 1e-12 {
-            return Err(Error::usage(format!(
-                "rfm.ridge = {}: with rfm.control_variate = \"diagonal\" it must be at least 1e-12",
-                r.ridge
-            )));
-        }
-        // With one step or one round these methods are importance sampling under another name.
-        let (name, works): (_, fn(usize) -> bool) = match r.estimator {
-            Estimator::Mala => ("mala", |k| chains(k).steps > 1),
-            Estimator::Smc => ("smc", |k| annealed(k).rounds > 1),
-            Estimator::Mixture | Estimator::Auto => ("", |_| true),
-        };
-        if !works(r.candidates()) {
-            let k = r.candidates();
-            let nearest = (1..k + 3).flat_map(|d| [k.saturating_sub(d), k + d]).find(|near| *near > 0 && works(*near));
-            return Err(Error::usage(format!(
-                "rfm.bridge + rfm.uniform + rfm.kernel = {k} candidates cannot be shared out evenly over several \
-                 rounds of rfm.estimator = \"{name}\": make them {}",
-                nearest.unwrap_or(8)
-            )));
-        }
-        let early = r.estimator == Estimator::Mixture || r.train_t_min < f64::from(ENTROPY_UNTIL);
-        if r.temperature_rule == TemperatureRule::Entropy && !early {
-            return Err(Error::usage(format!(
-                "rfm.train_t_min = {}: flowlet's estimators tell the entropy up to time {ENTROPY_UNTIL} alone, so lower \
-                 it, or set rfm.temperature_rule to \"fixed\" or rfm.estimator to \"mixture\"",
-                r.train_t_min
-            )));
-        }
+        wholes(
+            "",
+            &[
+                ("total_timesteps", self.total_timesteps, 1, 1 << 50),
+                ("checkpoint_every", self.checkpoint_every, 1, 1 << 50),
+                ("env.action_repeat", e.action_repeat as u64, 1, env.spec().time_limit as u64),
+                ("eval.episodes", v.episodes as u64, 1, 1_000_000),
+                ("eval.every", v.every, 1, 1 << 50),
+                ("eval.curve_episodes", v.curve_episodes as u64, 1, 1_000_000),
+                ("eval.best_of", v.best_of as u64, 1, 4096),
+            ],
+        )?;
+        reals(
+            "env",
+            &[("reward_scale", e.reward_scale, 1e-30, 1e30), ("obs_clip", f64::from(e.obs_clip), 1.0 / 1024.0, 1024.0)],
+        )?;
+        self.algorithm.check()?;
         Ok(self)
     }
 }
+
 #[cfg(test)]
 mod tests {
     use crate::config::{Config, Estimator, Sources};
@@ -241,8 +188,8 @@ mod tests {
             resolve(&[set.as_str(), "rfm.control_variate=diagonal", "rfm.ridge=1e-12"]).unwrap();
         }
         for set in [&["rfm.estimator=auto"][..], &late, &paper] {
-            assert_eq!(resolve(set).unwrap().rfm.estimator, Estimator::Auto);
+            assert_eq!(resolve(set).unwrap().rfm().unwrap().estimator, Estimator::Auto);
         }
-        assert_eq!(resolve(&[]).unwrap().rfm.estimator, Estimator::Mixture);
+        assert_eq!(resolve(&[]).unwrap().rfm().unwrap().estimator, Estimator::Mixture);
     }
 }

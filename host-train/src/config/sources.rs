@@ -3,7 +3,8 @@
 //! Preset, file, options and `--set`, each over the one before. Every entry must be a key that the preset has, with a
 //! value of its kind: what is unknown is refused with the known keys, nearest first.
 
-use super::{Config, points_of_the_curve};
+use super::{ALGORITHMS, Config, points_of_the_curve};
+use crate::policy::ArtefactBytes;
 use crate::{Error, Result};
 use std::path::Path;
 use toml::{Table, Value};
@@ -23,6 +24,10 @@ pub struct Sources<'a> {
     pub seed: Option<u64>,
     /// `--total-timesteps`.
     pub total_timesteps: Option<u64>,
+    /// `--init`: a policy to start from, which also gives the sizes of its networks and its normaliser.
+    pub init: Option<&'a Path>,
+    /// `--replay`.
+    pub replay: Option<&'a Path>,
     /// `--set key=value`, in order.
     pub set: &'a [String],
 }
@@ -50,7 +55,8 @@ impl Config {
         };
         let preset = chosen("preset", sources.preset, "default")?;
         let env_name = chosen("env.name", sources.env, "pendulum")?;
-        let base = Self::preset(&preset, &env_name)?;
+        let algo = chosen("algo", sources.algo, "rfm")?;
+        let base = Self::preset(&preset, &algo, &env_name)?;
 
         let mut entries = Vec::new();
         flatten("", &file, &mut entries);
@@ -62,33 +68,101 @@ impl Config {
         ] {
             entries.extend(value.map(|v| (key.to_string(), v)));
         }
+        for (key, path) in [("init", sources.init), ("replay", sources.replay)] {
+            entries.extend(path.map(|path| (key.to_string(), Value::from(path.to_string_lossy().as_ref()))));
+        }
+        if let Some(path) = sources.init {
+            for (key, value) in shapes_of(path, &algo)? {
+                if set.iter().any(|(k, v)| *k == key && *v != value) {
+                    return Err(Error::usage(format!(
+                        "{key} is {value} in {}, where training starts: leave it out of --set",
+                        path.display()
+                    )));
+                }
+                entries.push((key, value));
+            }
+        }
         entries.extend(set);
         let mut config = base.with(&entries)?;
-        if preset == "default" && !entries.iter().any(|(key, _)| key == "eval.every") {
+        let named = |name: &str| entries.iter().any(|(key, _)| key == name);
+        if preset == "default" && !named("eval.every") {
             config.eval.every = points_of_the_curve(config.total_timesteps);
+        }
+        if preset == "default" && !named("checkpoint_every") {
+            config.checkpoint_every = points_of_the_curve(config.total_timesteps);
         }
         config.checked()
     }
 
     /// This configuration with dotted keys replaced.
     fn with(&self, entries: &[(String, Value)]) -> Result<Self> {
-        let mut table = Table::try_from(self).map_err(|e| Error::failure(e.to_string()))?;
+        let mut table = self.to_table();
         let mut known = Vec::new();
         flatten("", &table, &mut known);
         let known: Vec<String> = known.into_iter().map(|(key, _)| key).collect();
         let mut config = self.clone();
         for (key, value) in entries {
-            let slot = lookup_mut(&mut table, key).ok_or_else(|| unknown_key(key, &known))?;
+            let slot = lookup_mut(&mut table, key).ok_or_else(|| self.unknown_key(key, &known))?;
             *slot = coerce(slot, value)
                 .ok_or_else(|| Error::usage(format!("{key} = {value}: {} is expected", expected(slot))))?;
             // After every entry, so that what serde refuses is known by its key.
-            config = table
-                .clone()
-                .try_into()
-                .map_err(|e: toml::de::Error| Error::usage(format!("{key} = {value}: {}", e.message())))?;
+            config = Self::from_table(table.clone())
+                .map_err(|e| Error::usage(format!("{key} = {value}: {}", e.message())))?;
         }
         Ok(config)
     }
+
+    /// The sentence for a key that does not exist: the nearest that does, or whose it is.
+    fn unknown_key(&self, key: &str, known: &[String]) -> Error {
+        let algo = self.algo();
+        if let Some((section, _)) = key.split_once('.')
+            && section != algo
+            && ALGORITHMS.contains(&section)
+        {
+            return Error::usage(format!(
+                "{key} is a key of the algorithm {section}, and this run trains {algo}: give --algo {section}, or a key \
+                 of [{algo}]"
+            ));
+        }
+        let distance = |candidate: &str| {
+            let last = candidate.rsplit('.').next().unwrap_or(candidate);
+            edit_distance(key, candidate).min(edit_distance(key, last))
+        };
+        let nearest = known.iter().min_by_key(|candidate| distance(candidate)).map_or("", String::as_str);
+        Error::usage(format!(
+            "unknown key {key:?}: did you mean {nearest}? The config.toml of a run has all keys, and `envs` lists those \
+             of the physics"
+        ))
+    }
+}
+
+/// What a policy determines of a configuration that starts from it: the form of its networks, and its normaliser.
+fn shapes_of(path: &Path, algo: &str) -> Result<Vec<(String, Value)>> {
+    if algo != "rfm" {
+        return Err(Error::usage(format!("--init starts rfm alone, for {algo} has no artefact: leave it out")));
+    }
+    let bytes = ArtefactBytes::read(path)?;
+    let artefact = bytes.artefact()?;
+    let shape = artefact.velocity().shape();
+    let reals = |v: &[f32]| Value::Array(v.iter().map(|&x| Value::Float(f64::from(x))).collect());
+    let whole = |n: usize| Value::Integer(n as i64);
+    let normaliser = artefact.normalizer();
+    let mut entries = vec![
+        ("rfm.actor_hidden", whole(shape.hidden)),
+        ("rfm.actor_layers", whole(shape.layers)),
+        ("rfm.activation", Value::from(shape.activation.name())),
+        ("rfm.trunk", Value::from(shape.trunk.name())),
+        ("rfm.frequencies", reals(artefact.velocity().frequencies())),
+        ("env.obs_mean", reals(normaliser.mean)),
+        ("env.obs_scale", reals(normaliser.scale)),
+        ("env.obs_clip", Value::Float(f64::from(normaliser.clip))),
+    ];
+    if let Some(critic) = artefact.critics().next() {
+        entries.push(("rfm.critic_hidden", whole(critic.shape().hidden)));
+        entries.push(("rfm.critic_layers", whole(critic.shape().layers)));
+        entries.push(("rfm.critic_activation", Value::from(critic.shape().activation.name())));
+    }
+    Ok(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
 }
 
 fn read_table(path: &Path) -> Result<Table> {
@@ -172,21 +246,6 @@ fn expected(slot: &Value) -> &'static str {
     }
 }
 
-/// The sentence for a key that does not exist: the known ones, nearest first.
-fn unknown_key(key: &str, known: &[String]) -> Error {
-    let distance = |candidate: &str| {
-        let last = candidate.rsplit('.').next().unwrap_or(candidate);
-        edit_distance(key, candidate).min(edit_distance(key, last))
-    };
-    let mut sorted: Vec<&str> = known.iter().map(String::as_str).collect();
-    sorted.sort_by_key(|candidate| distance(candidate));
-    Error::usage(format!(
-        "unknown key {key:?}: did you mean {}? The keys are {}",
-        sorted.first().unwrap_or(&""),
-        sorted.join(", ")
-    ))
-}
-
 /// Levenshtein distance.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
@@ -243,11 +302,11 @@ mod tests {
         })
         .unwrap();
         assert_eq!((config.seed, config.total_timesteps), (4, 2400));
-        assert_eq!((config.rfm.gamma, config.rfm.tau), (0.8, 0.5));
+        assert_eq!((config.train().gamma, config.train().tau), (0.8, 0.5));
         assert_eq!((config.env.name.as_str(), config.env.physics["rail"]), ("cartpole", 2.0));
         assert_eq!(config.eval.every, 200);
         // What no source names is the preset's.
-        assert_eq!(config.rfm.kernel, RfmConfig::standard().kernel);
+        assert_eq!(config.rfm().unwrap().kernel, RfmConfig::standard().kernel);
     }
 
     #[test]
@@ -263,10 +322,10 @@ mod tests {
             "seed=9",
         ])
         .unwrap();
-        assert_eq!(config.rfm.activation, Activation::Gelu);
-        assert_eq!(config.rfm.trunk, Trunk::Residual);
-        assert_eq!(config.rfm.frequencies, [1.0, 2.5]);
-        assert_eq!((config.rfm.tau, config.rfm.particles, config.seed), (1.0, 32, 9));
+        assert_eq!(config.train().activation, Activation::Gelu);
+        assert_eq!(config.train().trunk, Trunk::Residual);
+        assert_eq!(config.rfm().unwrap().frequencies, [1.0, 2.5]);
+        assert_eq!((config.train().tau, config.rfm().unwrap().particles, config.seed), (1.0, 32, 9));
         assert_eq!(config.env.physics["max_torque"], 3.0);
     }
 
@@ -281,7 +340,6 @@ mod tests {
         ] {
             let sentence = refusal(&[set]);
             assert!(sentence.contains(&format!("did you mean {nearest}?")), "{sentence}");
-            assert!(sentence.contains("rfm.policy_lr") && sentence.contains("env.gravity"), "{sentence}");
         }
         // A section is no key, and a key of another environment is unknown.
         assert!(refusal(&["rfm=1"]).contains("unknown key"));

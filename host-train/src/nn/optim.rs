@@ -5,6 +5,7 @@
 
 use super::elementwise::{scale, sum_of_squares};
 use super::math::vectorised;
+use crate::state::Visitor;
 
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.999;
@@ -57,9 +58,13 @@ impl Adam {
         norm
     }
 
-    /// The two moments, for a digest of the training state.
-    pub fn moments(&self) -> (&[f32], &[f32]) {
-        (&self.first, &self.second)
+    /// Shows the moments and the powers of the betas.
+    pub fn visit(&mut self, name: &str, visitor: &mut dyn Visitor) {
+        visitor.f32s(&format!("{name}.first_moment"), &mut self.first);
+        visitor.f32s(&format!("{name}.second_moment"), &mut self.second);
+        let mut powers = [self.beta1_power, self.beta2_power];
+        visitor.f64s(&format!("{name}.beta_powers"), &mut powers);
+        [self.beta1_power, self.beta2_power] = powers;
     }
 }
 

@@ -113,6 +113,21 @@ impl VelocityNet {
         out
     }
 
+    /// Takes parameters in the artefact's layout; constant features get no weight, for they are in the bias already.
+    /// Returns whether they fit.
+    pub fn import(&mut self, exported: &[f32]) -> bool {
+        let width = self.shape.hidden.width;
+        let constant = self.shape.constant.len() * width;
+        let before = self.shape.inputs() * width - constant;
+        if exported.len() + constant != self.params.len() {
+            return false;
+        }
+        self.params[..before].copy_from_slice(&exported[..before]);
+        self.params[before..before + constant].fill(0.0);
+        self.params[before + constant..].copy_from_slice(&exported[before..]);
+        true
+    }
+
     /// The state parts W_s s + b_0 of `n` states, `n x hidden`.
     pub fn state_part(&self, s: &[f32], out: &mut [f32], work: &mut VelocityWork) {
         let width = self.shape.hidden.width;
@@ -372,6 +387,9 @@ mod tests {
         for net in cases().into_iter().filter(|n| !n.shape().constant.is_empty()) {
             let shape = net.shape();
             assert_eq!(net.exported().len(), shape.params() - shape.constant.len() * shape.hidden.width);
+            let mut other = VelocityNet::new(shape.clone(), 1.0, 1.0, &mut Noise::new(77, 0));
+            assert!(other.import(&net.exported()) && !other.import(&net.exported()[1..]));
+            assert_eq!(other.exported(), net.exported());
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::noise::Noise;
 use crate::normaliser::Normaliser;
 use crate::policy::HostPolicy;
 use crate::stats::Summary;
+use crate::transitions::Recorded;
 use crate::{Error, Result};
 use flowlet::policy::Artefact;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -194,7 +195,7 @@ pub fn evaluate_until(
                     "stopped before the evaluation was done; the policy so far is kept".to_string(),
                 ));
             }
-            episode(player, env, protocol.seed, i as u64, best_of)
+            episode(player, env, (protocol.seed, i as u64), best_of, &mut |_| {})
         };
         let played = (0..protocol.episodes).map(&mut one).collect::<Result<Vec<_>>>()?;
         Ok(played.into_iter().unzip())
@@ -205,13 +206,22 @@ pub fn evaluate_until(
     Ok(Evaluation { returns, best_of, ways: known(ways), best_of_ways: known(best_of_ways.unwrap_or_default()) })
 }
 
-/// The return of one episode, and the way it took.
+/// The transitions of so many episodes by plain samples, as `train --replay` takes them.
+pub fn record(player: &mut dyn Player, env: &mut Decision, episodes: usize, seed: u64) -> Result<Vec<Recorded>> {
+    let mut rows = Vec::new();
+    for i in 0..episodes {
+        episode(player, env, (seed, i as u64), None, &mut |row| rows.push(row))?;
+    }
+    Ok(rows)
+}
+
+/// The return of one episode and the way it took; `seen` gets each transition.
 fn episode(
     player: &mut dyn Player,
     env: &mut Decision,
-    seed: u64,
-    index: u64,
+    (seed, index): (u64, u64),
     best_of: Option<usize>,
+    seen: &mut dyn FnMut(Recorded),
 ) -> Result<(f64, Option<&'static str>)> {
     // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
     let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
@@ -220,12 +230,21 @@ fn episode(
     let (obs, act) = (env.spec().obs(), env.spec().act());
     let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
     let mut total = 0.0;
+    env.observe(&mut observation);
     loop {
-        env.observe(&mut observation);
         player.act(&observation, best_of, &mut action)?;
         plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
         let outcome = env.step(&plant_action)?;
         total += outcome.reward;
+        let obs = observation.clone();
+        env.observe(&mut observation);
+        seen(Recorded {
+            obs,
+            action: plant_action.clone(),
+            reward: outcome.reward,
+            next_obs: observation.clone(),
+            terminated: outcome.terminated,
+        });
         if outcome.terminated || outcome.truncated {
             return Ok((total, env.way()));
         }

@@ -10,9 +10,10 @@ use crate::env::Decision;
 use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluate_until};
 use crate::policy::ArtefactBytes;
 use crate::run::{ProgressFile, ProgressRow, RunDir, write_atomic};
-use crate::stats::Summary;
+use crate::stats::{Scores, Summary};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub trait Reporter {
 /// What a finished run has to tell.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// What was configured.
+    pub config: Config,
     /// The folder.
     pub run: RunDir,
     /// Where training ended.
@@ -124,7 +127,9 @@ impl<'a> Session<'a> {
         let after = self.assess(&mut trainer, self.config.eval.episodes)?;
         self.record(&trainer, &after)?;
         let policy_bytes = artefact(&trainer)?.map(|bytes| bytes.as_slice().len());
-        Ok(Outcome { run: self.run, progress, before, after, policy_bytes })
+        let text = evaluation_json(&self.config, &progress, &after).to_string();
+        write_atomic(&self.run.file("evaluation.json"), text.as_bytes())?;
+        Ok(Outcome { config: self.config, run: self.run, progress, before, after, policy_bytes })
     }
 
     /// Plays `episodes` episodes with the policy as it is.
@@ -206,6 +211,35 @@ impl Observer for Session<'_> {
         }
         if self.interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
+}
+
+/// The content of `evaluation.json`: the last evaluation, episode by episode, with bootstrap intervals over episodes.
+fn evaluation_json(config: &Config, progress: &Progress, evaluation: &Evaluation) -> Value {
+    let side = |returns: &[f64]| {
+        let scores = Scores::of(returns);
+        let ci95 = scores.mean_interval.is_known().then_some([scores.mean_interval.low, scores.mean_interval.high]);
+        json!({
+            "mean": scores.mean,
+            "iqm": scores.iqm,
+            "ci95": ci95,
+            "min": scores.min,
+            "max": scores.max,
+            "returns": returns,
+        })
+    };
+    json!({
+        "env": config.env.name,
+        "algo": config.algo(),
+        "preset": config.preset,
+        "seed": config.seed,
+        "timesteps": progress.steps,
+        "updates": progress.updates,
+        "cpu_seconds": progress.cpu_seconds,
+        "episodes": evaluation.returns.len(),
+        "best_of": config.eval.best_of,
+        "single": side(&evaluation.returns),
+        "greedy": evaluation.best_of.as_deref().map(side),
+    })
 }
 
 /// The artefact of what is trained; none where the algorithm has none.

@@ -7,13 +7,15 @@
 //! its name. No panics; pure apart from reading the file.
 
 mod algorithm;
+mod baselines;
 mod check;
 mod rfm;
 mod sources;
 mod train;
 
 pub use algorithm::{ALGORITHMS, Algorithm};
-pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule};
+pub use baselines::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, SacConfig, StepNoise};
+pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
 pub use sources::Sources;
 pub use train::{Activation, TrainConfig, Trunk};
 

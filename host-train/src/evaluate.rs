@@ -191,23 +191,16 @@ pub fn evaluate_until(
 fn episode(player: &mut dyn Player, env: &mut Decision, seed: u64, index: u64, best_of: Option<usize>) -> Result<f64> {
     // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
     let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
-    env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number));
+    env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number))?;
     player.begin(number);
     let (obs, act) = (env.spec().obs(), env.spec().act());
     let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
     let mut total = 0.0;
     loop {
         env.observe(&mut observation);
-        if let Some(channel) = observation.iter().position(|o| !o.is_finite()) {
-            return Err(Error::failure(format!(
-                "the physics of {} diverged ({} is not finite): use milder env. parameters",
-                env.spec().name,
-                env.spec().obs_names[channel]
-            )));
-        }
         player.act(&observation, best_of, &mut action)?;
         plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
-        let outcome = env.step(&plant_action);
+        let outcome = env.step(&plant_action)?;
         total += outcome.reward;
         if outcome.terminated || outcome.truncated {
             return Ok(total);

@@ -225,8 +225,7 @@ fn points_of_the_curve(total_timesteps: u64) -> u64 {
 
 /// The physical parameters of an environment, by name.
 fn physics(env: &dyn Env) -> BTreeMap<String, f64> {
-    let params = env.params().into_iter();
-    params.map(|(key, value)| (key.to_string(), value)).collect()
+    env.params().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ use crate::{Error, Result};
 use flowlet::policy::Artefact;
 use rand_xoshiro::rand_core::SeedableRng;
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an evaluation found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Return of each episode by plain samples: what a robot without a critic runs.
     pub returns: Vec<f64>,

@@ -12,6 +12,7 @@ pub mod config;
 pub mod curve;
 pub mod env;
 pub mod evaluate;
+pub mod fleet;
 pub mod nn;
 pub mod noise;
 pub mod normaliser;

@@ -14,10 +14,12 @@ use crate::env::Decision;
 use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluate_until};
 use crate::policy::ArtefactBytes;
 use crate::run::{ProgressRow, RunDir, write_atomic, write_progress};
-use crate::stats::Summary;
+use crate::stats::{Scores, Summary};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -191,7 +193,8 @@ impl<'a> Session<'a> {
                 config.train().learning_starts
             ));
         }
-        let before = Evaluation { returns: Vec::new(), best_of: None };
+        let before =
+            Evaluation { returns: Vec::new(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() };
         let book =
             Book { before, after: None, rows: Vec::new(), recent: Vec::new(), next_evaluation: config.eval.every };
         Self { config: config.clone(), run, book, saved: Vec::new(), interrupted, reporter, failed: None, _lock: lock }
@@ -234,8 +237,11 @@ impl<'a> Session<'a> {
             done => done?,
         };
         self.record(&trainer, &after)?;
-        self.book.after = Some(after);
         self.book.next_evaluation = Book::next(trainer.progress().steps, self.config.eval.every);
+        let progress = trainer.progress().clone();
+        let text = evaluation_json(&self.config, &progress, &after).to_string();
+        write_atomic(&self.run.file("evaluation.json"), text.as_bytes())?;
+        self.book.after = Some(after);
         // Once more, with the result.
         self.save(&mut trainer)?;
         self.outcome(&trainer)
@@ -446,5 +452,12 @@ pub fn describe(evaluation: &Evaluation, best_of: usize) -> String {
     let plain = evaluation.plain();
     let best = evaluation.best().map(|b| format!(", {} (best of {best_of} by the critic)", interval(b)));
     let over = if plain.n == 1 { "1 episode".to_string() } else { format!("{} episodes, 95 % interval", plain.n) };
-    format!("mean return {} (single sample){}, {over}", interval(plain), best.unwrap_or_default())
+    let ways = evaluation.shares().map(|(single, greedy)| {
+        let listed = |shares: BTreeMap<&str, f64>| {
+            shares.into_iter().map(|(way, share)| format!("{way} {share:.2}")).collect::<Vec<_>>().join(" ")
+        };
+        format!("; ways {} (single sample), {} (best of {best_of})", listed(single), listed(greedy))
+    });
+    let (best, ways) = (best.unwrap_or_default(), ways.unwrap_or_default());
+    format!("mean return {} (single sample){best}, {over}{ways}", interval(plain))
 }

@@ -33,6 +33,7 @@ impl AcrobotEnv {
                 obs_mean: vec![0.0; 6],
                 obs_scale: vec![1.0, 1.0, 1.0, 1.0, 0.25, 0.125],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 400_000,
             },
             plant,

@@ -32,6 +32,7 @@ impl ForkEnv {
                 obs_mean: vec![0.0; 4],
                 obs_scale: vec![2.0, 2.0, 1.0, 1.0],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 30_000,
             },
             plant,

@@ -33,6 +33,7 @@ impl FurutaEnv {
                 obs_mean: vec![0.0; 5],
                 obs_scale: vec![1.0, 1.0, 1.0, 0.1, 0.1],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 150_000,
             },
         };

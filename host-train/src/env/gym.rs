@@ -2,8 +2,10 @@
 //!
 //! The child runs `gym_child.py`, which is part of this binary, and speaks its small binary protocol over its standard
 //! input and output. The interpreter is the one that `FLOWLET_PYTHON` names, else `python3`. The child starts with the
-//! first reset, in a process group of its own, so that Ctrl-C reaches the trainer alone, and is killed when the
-//! environment is dropped. What an ID is (channels, limits, period) is asked once a process.
+//! first reset, in a process group of its own, so that Ctrl-C reaches the trainer alone. What an ID is (channels, limits,
+//! period) is asked once. When an environment is dropped its child is killed, but for one of each ID that waits for the
+//! next such environment, since importing Python's packages takes a second; it ends with this process, whose end closes
+//! its input.
 //!
 //! Every reset is seeded with 31 bits of the generator, so episodes repeat as far as the environment is deterministic.
 //! Time limits are the environment's own truncations; without one, episodes are cut off after 1000 steps. Errors are one
@@ -32,8 +34,8 @@ const MOST_CHANNELS: usize = 1_024;
 /// Longest message, bytes.
 const LONGEST: usize = 1 << 24;
 
-/// What the environments asked for so far are.
-static KNOWN: Mutex<BTreeMap<String, Info>> = Mutex::new(BTreeMap::new());
+/// What the environments asked for so far are, each with at most one idle child.
+static KNOWN: Mutex<BTreeMap<String, (Info, Option<Process>)>> = Mutex::new(BTreeMap::new());
 
 #[derive(Clone, Debug, Deserialize)]
 struct Info {
@@ -56,13 +58,13 @@ pub(super) struct GymEnv {
 impl GymEnv {
     /// Asks Python what `id` is.
     pub(super) fn new(id: &str) -> Result<Self> {
-        let known = KNOWN.lock().map_or(None, |known| known.get(id).cloned());
+        let known = KNOWN.lock().map_or(None, |known| known.get(id).map(|(info, _)| info.clone()));
         let (info, process) = match known {
             Some(info) => (info, None),
             None => {
                 let (process, info) = Process::start(id)?;
                 if let Ok(mut known) = KNOWN.lock() {
-                    known.insert(id.to_string(), info.clone());
+                    known.entry(id.to_string()).or_insert((info.clone(), None));
                 }
                 (info, Some(process))
             }
@@ -90,6 +92,7 @@ impl GymEnv {
                 obs_mean: vec![0.0; obs],
                 obs_scale: vec![1.0; obs],
                 obs_clip: 10.0,
+                obs_unknown: true,
                 total_timesteps: 50_000,
             },
             id: id.to_string(),
@@ -101,12 +104,16 @@ impl GymEnv {
     /// Sends a command and reads reward and ends; the observation is kept.
     fn ask(&mut self, kind: u8, body: &[u8]) -> Result<Step> {
         if self.process.is_none() {
-            self.process = Some(Process::start(&self.id)?.0);
+            let idle = KNOWN.lock().map_or(None, |mut known| known.get_mut(&self.id)?.1.take());
+            self.process = Some(match idle {
+                Some(process) => process,
+                None => Process::start(&self.id)?.0,
+            });
         }
         let Some(process) = self.process.as_mut() else {
             return Err(Error::failure(format!("the Python process of gym:{} is not there", self.id)));
         };
-        let answer = process.ask(&self.id, kind, body)?;
+        let answer = process.ask(&self.id, kind, body).inspect_err(|_| process.sound = false)?;
         let fixed = 10;
         if answer.len() != fixed + 8 * self.observation.len() {
             return Err(Error::failure(format!(
@@ -146,6 +153,18 @@ impl Env for GymEnv {
     }
 }
 
+impl Drop for GymEnv {
+    /// Keeps one child of each ID for the next environment; the others end.
+    fn drop(&mut self) {
+        let Some(process) = self.process.take().filter(|process| process.sound) else { return };
+        if let Ok(mut known) = KNOWN.lock()
+            && let Some((_, idle)) = known.get_mut(&self.id)
+        {
+            idle.get_or_insert(process);
+        }
+    }
+}
+
 /// Eight little-endian bytes.
 fn number(bytes: &[u8]) -> f64 {
     bytes.try_into().map_or(f64::NAN, f64::from_le_bytes)
@@ -162,6 +181,8 @@ struct Process {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
+    /// Every command so far was answered.
+    sound: bool,
 }
 
 impl Process {
@@ -182,7 +203,7 @@ impl Process {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::failure(format!("the Python process of gym:{id} has no pipes")));
         };
-        let mut process = Self { child, input, output };
+        let mut process = Self { child, input, output, sound: true };
         let info = match process.read(id)? {
             Message::Refused(sentence) => return Err(Error::Usage(sentence)),
             Message::Said(b'I', json) => serde_json::from_slice(&json).ok(),

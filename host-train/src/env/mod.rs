@@ -59,6 +59,8 @@ pub struct EnvSpec {
     pub obs_scale: Vec<f32>,
     /// Default normaliser: largest magnitude that the agent sees.
     pub obs_clip: f32,
+    /// The default mean and scale are guesses: by default training fits them to what it sees.
+    pub obs_unknown: bool,
     /// Default length of a training run, control steps.
     pub total_timesteps: u64,
 }

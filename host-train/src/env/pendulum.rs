@@ -34,6 +34,7 @@ impl PendulumEnv {
                 obs_mean: vec![0.0; 3],
                 obs_scale: vec![1.0, 1.0, 0.25],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 20_000,
             },
         };

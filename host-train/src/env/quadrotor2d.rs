@@ -31,6 +31,7 @@ impl Quadrotor2dEnv {
                 obs_mean: vec![0.0; 7],
                 obs_scale: vec![1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.2],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 150_000,
             },
             plant,

@@ -8,11 +8,13 @@
 
 pub mod critic;
 pub mod elementwise;
+pub mod gaussian;
 pub mod hidden;
 pub mod init;
 pub mod math;
 pub mod matmul;
 pub mod optim;
+pub mod quantile;
 pub mod velocity;
 
 pub use crate::config::{Activation, Trunk};

@@ -8,7 +8,7 @@
 
 use crate::config::ALGORITHMS;
 use crate::run::write_atomic;
-use crate::state::{Array, Digest, Load, Save, Visitor};
+use crate::state::{Array, Digest, Load, Save};
 use crate::train::Trainer;
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};

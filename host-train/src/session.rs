@@ -173,7 +173,7 @@ impl<'a> Session<'a> {
         ));
         let saved = vec![(reached, checkpoint.path)];
         let book = Book { after: None, ..book };
-        let mut session = Self { book, saved, ..Self::new(&config, run, lock, interrupted, reporter) };
+        let session = Self { book, saved, ..Self::new(&config, run, lock, interrupted, reporter) };
         session.publish(&trainer)?;
         session.finish(trainer)
     }
@@ -422,6 +422,35 @@ fn book_of(checkpoint: &Checkpoint, config: &Config) -> Result<Book> {
     }
     toml::from_str(&checkpoint.session).map_err(|_| {
         Error::failure(format!("{shown} was made by another version: resume it with the program that wrote it"))
+    })
+}
+
+/// The content of `evaluation.json`: the last evaluation, episode by episode, with bootstrap intervals over episodes.
+fn evaluation_json(config: &Config, progress: &Progress, evaluation: &Evaluation) -> Value {
+    let side = |returns: &[f64]| {
+        let scores = Scores::of(returns);
+        let ci95 = scores.mean_interval.is_known().then_some([scores.mean_interval.low, scores.mean_interval.high]);
+        json!({
+            "mean": scores.mean,
+            "iqm": scores.iqm,
+            "ci95": ci95,
+            "min": scores.min,
+            "max": scores.max,
+            "returns": returns,
+        })
+    };
+    json!({
+        "env": config.env.name,
+        "algo": config.algo(),
+        "preset": config.preset,
+        "seed": config.seed,
+        "timesteps": progress.steps,
+        "updates": progress.updates,
+        "cpu_seconds": progress.cpu_seconds,
+        "episodes": evaluation.returns.len(),
+        "best_of": config.eval.best_of,
+        "single": side(&evaluation.returns),
+        "greedy": evaluation.best_of.as_deref().map(side),
     })
 }
 

@@ -116,7 +116,8 @@ impl ArtefactBytes {
             obs_clip: config.env.obs_clip,
             low: &spec.low,
             high: &spec.high,
-            critics: Some(CriticManifest {
+            // The artefact's critics have plain layers.
+            critics: (!rfm.train.critic_layer_norm).then(|| CriticManifest {
                 shape: critic_shape(&rfm.train, &spec),
                 count: 2,
                 params: &critics,

@@ -163,6 +163,8 @@ impl<'a> Session<'a> {
         }
         run.clean();
         run.set_config(&config)?;
+        // A run with a result is finished, and this one is not any more.
+        let _ = std::fs::remove_file(run.file("evaluation.json"));
         reporter.note(&format!(
             "resuming {} on {}, seed {}, at {reached} of {} control steps, in {}",
             config.algo(),
@@ -193,8 +195,7 @@ impl<'a> Session<'a> {
                 config.train().learning_starts
             ));
         }
-        let before =
-            Evaluation { returns: Vec::new(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() };
+        let before = Evaluation { returns: Vec::new(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() };
         let book =
             Book { before, after: None, rows: Vec::new(), recent: Vec::new(), next_evaluation: config.eval.every };
         Self { config: config.clone(), run, book, saved: Vec::new(), interrupted, reporter, failed: None, _lock: lock }

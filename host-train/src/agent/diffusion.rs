@@ -167,6 +167,7 @@ impl DiffusionActor {
             width: train.actor_hidden,
             layers: train.actor_layers,
             outputs: act,
+            layer_norm: false,
             activation: train.activation,
             trunk: train.trunk,
         };

@@ -38,7 +38,8 @@ const STREAM_UPDATES: u64 = 2;
 pub struct UpdateStats {
     /// Sum over both critics of the mean squared error.
     pub critic_loss: f32,
-    /// Mean squared error of the velocity or the noise, weighted where the algorithm weighs; for `sac` its objective.
+    /// Mean squared error of the velocity or the noise, weighted where the algorithm weighs; for `sac` its objective. Of a
+    /// delayed actor, this and what else its update finds is that of the last.
     pub actor_loss: f32,
     /// Mean Q of the batch.
     pub q_mean: f32,
@@ -117,6 +118,7 @@ pub fn velocity_shape(config: &RfmConfig, obs: usize, act: usize) -> VelocitySha
         outputs: act,
         activation: config.train.activation,
         trunk: config.train.trunk,
+        layer_norm: false,
     };
     VelocityShape { obs, act, frequencies: config.frequencies.clone(), constant, hidden }
 }
@@ -129,6 +131,7 @@ pub fn critic_shape(config: &TrainConfig, obs: usize, act: usize) -> CriticShape
         outputs: 1,
         activation: config.critic_activation,
         trunk: Trunk::Plain,
+        layer_norm: config.critic_layer_norm,
     };
     CriticShape { obs, act, hidden }
 }

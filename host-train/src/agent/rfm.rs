@@ -8,10 +8,11 @@
 //! One update, on a minibatch:
 //! 1. a latent u' at s' (and one at s where the actor learns there), chosen among `target_particles`;
 //! 2. critics: one Adam step on sum over k of mean (Q_k - y)^2, y = r + gamma mask min Qbar(s', tanh u'); Polyak;
+//!    of every `actor_delay` updates all but one end here;
 //! 3. points x = t u + (1 - t) e on the path, t uniform;
 //! 4. their posterior means under the updated critics, from K candidate latents each;
 //! 5. actor: one Adam step on the mean squared error of v(x, t, s) against (E[X_1 | x] - x) / (1 - t);
-//! 6. the temperature, towards a target entropy where the rule says so.
+//! 6. the temperature, along its schedule, or towards a target entropy or effective sample size (`docs/temperature.md`).
 //!
 //! Panics only on slices of a wrong length. After the first update nothing allocates. Deterministic given the seed.
 //! Cost at 17 observations, 6 actions and the standard constants: about 9.2 M multiply-accumulates an update.
@@ -22,7 +23,7 @@ use super::room;
 use super::select::{Pick, Selector};
 pub use super::velocity_shape;
 use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, critic_shape, mean};
-use crate::config::{ActorAt, Estimator, RfmConfig, TemperatureRule};
+use crate::config::{ActorAt, Estimator, RfmConfig, TemperatureRule, Twins};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
 use crate::nn::optim::Adam;
@@ -43,6 +44,10 @@ pub struct Rfm {
     actor_adam: Adam,
     critic_adam: Adam,
     log_lambda: f32,
+    /// Updates so far.
+    count: u64,
+    /// What the last update reported.
+    last: UpdateStats,
     behaviour: Noise,
     updates: Noise,
     selector: Selector,
@@ -94,6 +99,8 @@ impl Rfm {
             critic_adam: Adam::new(critic_params, config.train.q_lr as f32, limit),
             target: critic.clone(),
             log_lambda: (config.temperature as f32).ln(),
+            count: 0,
+            last: UpdateStats::default(),
             behaviour: Noise::new(seed, STREAM_BEHAVIOUR),
             updates: Noise::new(seed, STREAM_UPDATES),
             selector: Selector::new(config, &velocity, &shape, config.particles.max(config.target_particles)),
@@ -129,7 +136,10 @@ impl Rfm {
         tanh_of(&mut m.next_action, &m.next_latent);
         let states = room(&mut m.states, self.target.state_parts_len(m.target_q.len()));
         self.target.state_parts(&m.batch.next_obs, states);
-        self.target.minimum(states, &m.next_action, 1, &mut m.target_q, &mut m.critic_work);
+        match self.config.target_twins {
+            Twins::Min => self.target.minimum(states, &m.next_action, 1, &mut m.target_q, &mut m.critic_work),
+            Twins::Mean => self.target.mean(states, &m.next_action, 1, &mut m.target_q, &mut m.critic_work),
+        }
         let gamma = self.config.train.gamma as f32;
         for ((q, r), mask) in m.target_q.iter_mut().zip(&m.batch.reward).zip(&m.batch.mask) {
             *q = r + gamma * mask * *q;
@@ -202,11 +212,23 @@ impl Rfm {
         (loss, norm)
     }
 
-    /// Step 6: log lambda up where the target's entropy is too low. The step is limited, for early estimates are wild.
-    fn update_temperature(&mut self, entropy: f32) {
+    /// Step 6: log lambda by its rule; up where the target's entropy or the effective sample size is too low. The step
+    /// is limited, for early estimates are wild.
+    fn update_temperature(&mut self, entropy: f32, ess: f32) {
         let c = &self.config;
-        if c.temperature_rule == TemperatureRule::Entropy && entropy.is_finite() {
-            let missing = c.target_entropy_per_dim as f32 * self.actor.shape().act as f32 - entropy;
+        let missing = match c.temperature_rule {
+            TemperatureRule::Fixed => return,
+            TemperatureRule::Annealed => {
+                let actor_updates = (self.count - 1) / c.actor_delay + 1;
+                let share = (actor_updates as f64 / c.anneal_updates as f64).min(1.0);
+                self.log_lambda = ((1.0 - share) * c.temperature.ln() + share * c.temperature_end.ln()) as f32;
+                return;
+            }
+            TemperatureRule::Entropy => c.target_entropy_per_dim as f32 * self.actor.shape().act as f32 - entropy,
+            TemperatureRule::Ess => (c.target_ess as f32 * c.candidates() as f32 / ess).ln(),
+        };
+        // Without an estimate it stays.
+        if !missing.is_nan() {
             self.log_lambda = (self.log_lambda + c.temperature_lr as f32 * missing.clamp(-1.0, 1.0))
                 .clamp(c.log_temperature_min as f32, c.log_temperature_max as f32);
         }
@@ -262,14 +284,19 @@ impl Agent for Rfm {
         replay.sample(&mut self.memory.batch, &mut self.updates);
         self.draw_latents();
         let (critic_loss, q_mean) = self.update_critics();
+        self.count += 1;
+        if !(self.count - 1).is_multiple_of(self.config.actor_delay) {
+            self.last = UpdateStats { critic_loss, q_mean, refused: 0, ..self.last };
+            return self.last;
+        }
         self.place_points();
         self.estimate_posterior();
         let (actor_loss, grad_norm) = self.update_actor();
-        let entropy = mean(&self.memory.estimates.entropy);
-        self.update_temperature(entropy);
-        let ess = mean(&self.memory.estimates.ess);
+        let (entropy, ess) = (mean(&self.memory.estimates.entropy), mean(&self.memory.estimates.ess));
+        self.update_temperature(entropy, ess);
         let (refused, lambda) = (self.memory.estimates.refused, self.lambda());
-        UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm }
+        self.last = UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm };
+        self.last
     }
 
     fn visit(&mut self, visitor: &mut dyn Visitor) {
@@ -279,6 +306,7 @@ impl Agent for Rfm {
         self.actor_adam.visit("actor_adam", visitor);
         self.critic_adam.visit("critic_adam", visitor);
         visitor.f32s("log_temperature", std::slice::from_mut(&mut self.log_lambda));
+        visitor.u64s("agent_updates", std::slice::from_mut(&mut self.count));
         self.behaviour.visit("behaviour_noise", visitor);
         self.updates.visit("update_noise", visitor);
     }
@@ -465,17 +493,62 @@ mod tests {
         }
     }
 
+    /// The temperature settles where the posterior means have the effective sample size asked for.
+    #[test]
+    fn the_temperature_finds_its_effective_sample_size() {
+        let replay = bandit(&mut Noise::new(11, 0));
+        for target_ess in [0.4, 0.6] {
+            let rule =
+                RfmConfig { temperature_rule: TemperatureRule::Ess, temperature_lr: 1e-2, ..RfmConfig::standard() };
+            let mut agent = Rfm::new(&RfmConfig { target_ess, ..rule }, 1, 1, 1);
+            let settled: Vec<f32> = (0..1500).map(|_| agent.update(&replay).ess).skip(1000).collect();
+            let share = mean(&settled) / agent.config().candidates() as f32;
+            assert!((share - target_ess as f32).abs() < 0.05, "{share} where {target_ess} was asked for");
+        }
+    }
+
+    /// Half way through the annealing lambda is the geometric mean of both ends; afterwards it stays at the end.
+    #[test]
+    fn annealing_follows_its_schedule() {
+        let replay = bandit(&mut Noise::new(12, 0));
+        let rule = RfmConfig { temperature_rule: TemperatureRule::Annealed, actor_delay: 2, ..RfmConfig::standard() };
+        let ends = RfmConfig { temperature: 0.4, temperature_end: 0.1, anneal_updates: 20, ..rule };
+        let mut agent = Rfm::new(&ends, 1, 1, 1);
+        let lambdas: Vec<f32> = (0..60).map(|_| agent.update(&replay).lambda).collect();
+        assert!((lambdas[19] - 0.2).abs() < 1e-6, "{}", lambdas[19]);
+        assert!(lambdas.windows(2).all(|w| w[1] <= w[0]) && lambdas[39..].iter().all(|l| (l - 0.1).abs() < 1e-6));
+    }
+
+    /// With a delay of three the actor and the temperature move at the first and the fourth update, the critics always.
+    #[test]
+    fn a_delayed_actor_waits() {
+        let replay = bandit(&mut Noise::new(13, 0));
+        let mut agent = Rfm::new(&RfmConfig { actor_delay: 3, ..RfmConfig::standard() }, 1, 1, 1);
+        let mut moved = Vec::new();
+        for _ in 0..6 {
+            let (actor, critic, lambda) = (agent.actor_params(), agent.critic_params(0), agent.lambda());
+            let stats = agent.update(&replay);
+            assert_ne!(agent.critic_params(0), critic);
+            assert_eq!(agent.actor_params() == actor, agent.lambda() == lambda);
+            assert!(stats.lambda == agent.lambda() && stats.actor_loss > 0.0);
+            moved.push(agent.actor_params() != actor);
+        }
+        assert_eq!(moved, [true, false, false, true, false, false]);
+    }
+
     /// Critics reach the fixed point of r + gamma Q: reward 1 for ever, gamma .5, so Q = 2; and Q = 1 where it ends.
     #[test]
     fn masks_decide_what_is_bootstrapped() {
-        for (terminated, want) in [(false, 2.0), (true, 1.0)] {
+        for (terminated, target_twins, want) in
+            [(false, Twins::Min, 2.0), (false, Twins::Mean, 2.0), (true, Twins::Min, 1.0)]
+        {
             let mut replay = Replay::new(100, 1, 1);
             for i in 0..100 {
                 let action = [i as f32 / 50.0 - 0.99];
                 replay.push(Transition { obs: &[0.5], action: &action, reward: 1.0, next_obs: &[0.5], terminated });
             }
             let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
-            let config = RfmConfig { train, ..RfmConfig::standard() };
+            let config = RfmConfig { train, target_twins, ..RfmConfig::standard() };
             let mut agent = Rfm::new(&config, 1, 1, 1);
             let stats = (0..1000).map(|_| agent.update(&replay)).last().unwrap();
             assert!((stats.q_mean - want).abs() < 0.05, "{terminated}: {}", stats.q_mean);
@@ -496,6 +569,12 @@ mod tests {
         }
         let train = TrainConfig { actor_layers: 1, critic_layers: 3, ..TrainConfig::standard() };
         configs.push(RfmConfig { train, particles: 1, ..RfmConfig::standard() });
+        let train = TrainConfig { critic_layer_norm: true, ..TrainConfig::standard() };
+        configs.push(RfmConfig { train, ..RfmConfig::standard() });
+        configs.push(RfmConfig { actor_delay: 3, ..RfmConfig::standard() });
+        for temperature_rule in [TemperatureRule::Fixed, TemperatureRule::Annealed, TemperatureRule::Ess] {
+            configs.push(RfmConfig { temperature_rule, ..RfmConfig::standard() });
+        }
         let mut digests = Vec::new();
         for config in configs {
             let run = |seed| {
@@ -518,7 +597,7 @@ mod tests {
         }
         digests.sort_unstable();
         digests.dedup();
-        assert_eq!(digests.len(), 10, "two of the configurations learned the same");
+        assert_eq!(digests.len(), 15, "two of the configurations learned the same");
     }
 
     /// Evaluating with a stream of its own leaves training as it was.

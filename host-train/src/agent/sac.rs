@@ -56,6 +56,7 @@ impl Sac {
             width: train.actor_hidden,
             layers: train.actor_layers,
             outputs: 2 * act,
+            layer_norm: false,
             activation: train.activation,
             trunk: train.trunk,
         };

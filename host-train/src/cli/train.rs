@@ -79,7 +79,11 @@ pub(super) fn tell_all(parent: &Path, members: Vec<Member>, output: Output) -> R
     if let Some((seed, error)) = failed {
         let text = format!("seed {seed}: {error}; {} seeds are done, in {}", runs.len(), parent.display());
         return Err(match error {
-            Error::Interrupted(_) => Error::Interrupted(text),
+            Error::Interrupted(_) => Error::Interrupted(format!(
+                "stopped with {} seeds done: type `cargo run --release -p host-train -- resume {}` to go on",
+                runs.len(),
+                parent.display()
+            )),
             Error::Usage(_) => Error::Usage(text),
             Error::Failure(_) => Error::Failure(text),
         });

@@ -15,7 +15,7 @@ mod train;
 
 pub use algorithm::{ALGORITHMS, Algorithm};
 pub use baselines::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, SacConfig, StepNoise};
-pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule};
+pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
 pub use sources::Sources;
 pub use train::{Activation, TrainConfig, Trunk};
 

@@ -2,13 +2,16 @@
 //!
 //! h0 = f(W_s s + b_0 + W_a a), then [`Hidden`] with one output. The state parts are computed once per state and
 //! serve every candidate action of that state; candidates run in tiles of about 512 rows, which stay in the cache.
-//! Here are the values, their minimum with its gradient with respect to the action, and the regression of both.
+//! Here are the values, their minimum (or mean), the minimum's gradient with respect to the action, and the regression
+//! of both.
 //!
 //! Parameters of one critic, flat: `W_s`, `W_a`, `b_0`, then those of [`Hidden`]; the second follows the first.
 
 use super::elementwise::{add_to_rows, sum_rows};
+use super::fused::{Candidates, Perceptron, fits};
 use super::hidden::{Hidden, Workspace};
 use super::init::orthogonal;
+use super::lanes::{Lane, pack, pack_groups, panels, unpack, unpack_groups};
 use super::matmul;
 use crate::noise::Noise;
 
@@ -47,6 +50,19 @@ pub struct CriticWork {
     shift: Vec<f32>,
     other: Vec<f32>,
     d_output: Vec<f32>,
+    fast: Option<Fast>,
+    /// Rows of lanes, where the layers want rows: states and their parts, actions, values, gradients.
+    rows: [Vec<f32>; 5],
+}
+
+/// Buffers of the fast path.
+#[derive(Clone, Debug)]
+struct Fast {
+    candidates: Candidates,
+    perceptron: Perceptron,
+    /// States and actions.
+    inputs: Vec<Lane>,
+    d_output: Vec<Lane>,
 }
 
 impl CriticWork {
@@ -58,7 +74,29 @@ impl CriticWork {
             shift: vec![0.0; batch * shape.hidden.width],
             other: vec![0.0; rows],
             d_output: vec![0.0; rows],
+            fast: fits(&shape.hidden).then(|| Fast::new(shape, batch)),
+            rows: Default::default(),
         }
+    }
+}
+
+impl Fast {
+    fn new(shape: &CriticShape, batch: usize) -> Self {
+        let inputs = shape.obs + shape.act;
+        let perceptron = Perceptron::new(inputs, shape.hidden, batch);
+        Self {
+            candidates: Candidates::new(shape.obs, shape.act, shape.hidden),
+            inputs: vec![Lane::ZERO; inputs * perceptron.step()],
+            d_output: vec![Lane::ZERO; perceptron.step()],
+            perceptron,
+        }
+    }
+
+    /// Takes the states and actions of a batch.
+    fn take(&mut self, shape: &CriticShape, s: &[f32], a: &[f32]) {
+        let step = self.perceptron.step();
+        pack(s, shape.obs, step, &mut self.inputs);
+        pack(a, shape.act, step, &mut self.inputs[shape.obs * step..]);
     }
 }
 
@@ -113,6 +151,24 @@ impl TwinCritic {
 
     /// min(Q_1, Q_2) of `actions`, `group` of them per state, the states' parts given.
     pub fn minimum(&self, states: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
+        self.joined(f32::min, states, actions, group, q, work);
+    }
+
+    /// As [`Self::minimum`], the mean of both.
+    pub fn mean(&self, states: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
+        self.joined(|one, two| 0.5 * (one + two), states, actions, group, q, work);
+    }
+
+    /// Both values of each action, made one by `join`.
+    fn joined(
+        &self,
+        join: impl Fn(f32, f32) -> f32,
+        states: &[f32],
+        actions: &[f32],
+        group: usize,
+        q: &mut [f32],
+        work: &mut CriticWork,
+    ) {
         let (act, width) = (self.shape.act, self.shape.hidden.width);
         let (first, second) = states.split_at(states.len() / 2);
         let tile = (TILE / group).max(1);
@@ -120,7 +176,7 @@ impl TwinCritic {
         for ((actions, q), parts) in tiles.zip(first.chunks(tile * width).zip(second.chunks(tile * width))) {
             q.copy_from_slice(self.values(0, parts.0, actions, group, &mut work.hidden[0], false));
             let other = self.values(1, parts.1, actions, group, &mut work.hidden[0], false);
-            q.iter_mut().zip(other).for_each(|(q, o)| *q = q.min(*o));
+            q.iter_mut().zip(other).for_each(|(q, o)| *q = join(*q, *o));
         }
     }
 
@@ -159,6 +215,63 @@ impl TwinCritic {
         }
     }
 
+    /// min(Q_1, Q_2) of one action for each of the states `s`.
+    pub fn minimum_of_pairs(&self, s: &[f32], a: &[f32], q: &mut [f32], work: &mut CriticWork) {
+        let Some(fast) = &mut work.fast else {
+            let mut states = std::mem::take(&mut work.rows[0]);
+            states.resize(self.state_parts_len(q.len()), 0.0);
+            self.state_parts(s, &mut states);
+            self.minimum(&states, a, 1, q, work);
+            work.rows[0] = states;
+            return;
+        };
+        fast.take(&self.shape, s, a);
+        for k in 0..2 {
+            let values = fast.perceptron.forward(self.one(k), &fast.inputs, panels(q.len()));
+            if k == 0 {
+                unpack(values, 1, 1, q);
+            } else {
+                q.iter_mut().zip(values.iter().flat_map(|lane| lane.0)).for_each(|(q, other)| *q = q.min(other));
+            }
+        }
+    }
+
+    /// min(Q_1, Q_2) of `group` candidates for each of `n` states and, where `d_actions` is not empty, its gradient with
+    /// respect to each action. All in lanes, per panel of states: `s` one a channel, `actions` and `d_actions` one a
+    /// candidate and channel, `q` one a candidate.
+    #[expect(clippy::too_many_arguments, reason = "what a pass takes and gives")]
+    pub fn candidates(
+        &self,
+        s: &[Lane],
+        actions: &[Lane],
+        group: usize,
+        n: usize,
+        q: &mut [Lane],
+        d_actions: &mut [Lane],
+        work: &mut CriticWork,
+    ) {
+        if let Some(fast) = &mut work.fast {
+            fast.candidates.minimum([self.one(0), self.one(1)], s, actions, group, n, q, d_actions);
+            return;
+        }
+        let CriticShape { obs, act, .. } = self.shape;
+        let mut rows = std::mem::take(&mut work.rows);
+        let lengths = [n * obs, self.state_parts_len(n), n * group * act, n * group, n * group * act];
+        rows.iter_mut().zip(lengths).for_each(|(rows, len)| rows.resize(len, 0.0));
+        let [states, parts, action_rows, values, gradients] = &mut rows;
+        unpack_groups(s, obs, 1, states);
+        unpack_groups(actions, act, group, action_rows);
+        self.state_parts(states, parts);
+        if d_actions.is_empty() {
+            self.minimum(parts, action_rows, group, values, work);
+        } else {
+            self.minimum_and_gradient(parts, action_rows, group, values, gradients, work);
+            pack_groups(gradients, act, group, d_actions);
+        }
+        pack_groups(values, 1, group, q);
+        work.rows = rows;
+    }
+
     /// The regression of both critics on `targets` at (s, a): returns the sum over both of the mean squared error and
     /// the mean of Q over both, and overwrites `gradient` (both critics') with the gradient of the first.
     pub fn regress(
@@ -174,6 +287,21 @@ impl TwinCritic {
         let len = rows * width;
         let share = 1.0 / rows as f32;
         let (mut loss, mut mean) = (0.0, 0.0);
+        if let Some(fast) = &mut work.fast {
+            fast.take(&self.shape, s, a);
+            for (k, gradient) in gradient.chunks_exact_mut(self.shape.params()).enumerate() {
+                let q = fast.perceptron.forward(self.one(k), &fast.inputs, panels(rows));
+                let d_output = &mut fast.d_output;
+                let each = d_output.iter_mut().flat_map(|d| &mut d.0).zip(q.iter().flat_map(|q| &q.0));
+                for ((d, q), y) in each.zip(targets) {
+                    loss += share * (q - y) * (q - y);
+                    mean += 0.5 * share * q;
+                    *d = 2.0 * share * (q - y);
+                }
+                fast.perceptron.backward(self.one(k), &fast.inputs, d_output, rows, gradient);
+            }
+            return (loss, mean);
+        }
         let CriticWork { hidden: [hidden, _], shift, d_output, .. } = work;
         let d_output = &mut d_output[..rows];
         for (k, gradient) in gradient.chunks_exact_mut(self.shape.params()).enumerate() {
@@ -237,8 +365,14 @@ mod tests {
     fn cases() -> Vec<TwinCritic> {
         let mut critics = Vec::new();
         for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
-            for (trunk, layers) in [(Trunk::Plain, 1), (Trunk::Plain, 2), (Trunk::Residual, 3)] {
-                let hidden = Hidden { width: 6, layers, outputs: 1, activation, trunk };
+            for (trunk, layers, layer_norm) in [
+                (Trunk::Plain, 1, false),
+                (Trunk::Plain, 2, false),
+                (Trunk::Residual, 3, false),
+                (Trunk::Plain, 2, true),
+                (Trunk::Residual, 3, true),
+            ] {
+                let hidden = Hidden { width: 6, layers, outputs: 1, activation, trunk, layer_norm };
                 let mut noise = Noise::new(critics.len() as u64, 6);
                 let mut critic = TwinCritic::new(CriticShape { obs: OBS, act: ACT, hidden }, 1.4, &mut noise);
                 let mut shake = vec![0.0; critic.params.len()];
@@ -272,10 +406,16 @@ mod tests {
                 })
                 .collect()
         };
+        let norm = |z: Vec<f64>| {
+            let (n, mean) = (z.len() as f64, z.iter().sum::<f64>() / z.len() as f64);
+            let variance = z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / n;
+            let normalise = |z: f64| if hidden.layer_norm { (z - mean) / (variance + 1e-5).sqrt() } else { z };
+            z.into_iter().map(normalise).collect::<Vec<_>>()
+        };
         let input: Vec<f64> = s.iter().chain(a).copied().collect();
-        let mut x: Vec<f64> = dense(&input, h).into_iter().map(f).collect();
+        let mut x: Vec<f64> = norm(dense(&input, h)).into_iter().map(f).collect();
         for _ in 1..hidden.layers {
-            let next = dense(&x, h).into_iter().map(f);
+            let next = norm(dense(&x, h)).into_iter().map(f);
             x = match hidden.trunk {
                 Trunk::Plain => next.collect(),
                 Trunk::Residual => next.zip(&x).map(|(n, x)| n + x).collect(),
@@ -310,20 +450,24 @@ mod tests {
             critic.minimum(&parts, &a, group, &mut same, &mut work);
             critic.minimum_and_gradient(&parts, &a, group, &mut q, &mut dq, &mut work);
             assert_eq!(q, same);
+            critic.mean(&parts, &a, group, &mut same, &mut work);
             for r in 0..n * group {
                 let (s, mut a) = (wide(&s[r / group * OBS..][..OBS]), wide(&a[r * ACT..][..ACT]));
                 let both = [0, 1].map(|k| reference(&shape, critic.one(k), &s, &a));
                 assert!((f64::from(q[r]) - both[0].min(both[1])).abs() < 2e-5);
+                assert!((f64::from(same[r]) - 0.5 * (both[0] + both[1])).abs() < 2e-5);
                 let k = usize::from(both[1] < both[0]);
                 for j in 0..ACT {
-                    let (kept, step) = (a[j], 1e-5);
+                    // So short that it crosses no kink of a ReLU; the reference has digits to spare.
+                    let (kept, step) = (a[j], 1e-7);
                     a[j] = kept + step;
                     let up = reference(&shape, critic.one(k), &s, &a);
                     a[j] = kept - step;
                     let down = reference(&shape, critic.one(k), &s, &a);
                     a[j] = kept;
                     let want = (up - down) / (2.0 * step);
-                    assert!((f64::from(dq[r * ACT + j]) - want).abs() < 1e-4 + 1e-4 * want.abs(), "{shape:?}");
+                    let got = f64::from(dq[r * ACT + j]);
+                    assert!((got - want).abs() < 1e-4 + 1e-4 * want.abs(), "{shape:?}: {got} {want}");
                 }
             }
         }

@@ -293,7 +293,7 @@ mod tests {
             for (trunk, layers, constant) in
                 [(Trunk::Plain, 1, vec![]), (Trunk::Plain, 2, vec![]), (Trunk::Residual, 3, vec![0.3, -0.7])]
             {
-                let hidden = Hidden { width: 7, layers, outputs: 2, activation, trunk };
+                let hidden = Hidden { width: 7, layers, outputs: 2, activation, trunk, layer_norm: false };
                 let shape = VelocityShape { obs: 3, act: 2, frequencies: vec![1.5, 3.1], constant, hidden };
                 let mut noise = Noise::new(nets.len() as u64, 5);
                 let mut net = VelocityNet::new(shape, 1.4, 1.0, &mut noise);

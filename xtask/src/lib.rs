@@ -13,13 +13,17 @@
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
+//! * [`results`], [`ablation`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
 
+pub mod ablation;
 pub mod boards;
+pub mod campaign;
 pub mod cargo;
 pub mod digests;
+pub mod document;
 pub mod elf;
 pub mod estimates;
 pub mod policy;
@@ -27,6 +31,7 @@ pub mod profile_fit;
 pub mod python;
 pub mod qemu;
 pub mod refusals;
+pub mod results;
 pub mod snapshot;
 pub mod steps;
 pub mod test;
@@ -50,6 +55,10 @@ pub enum Command {
     Estimates(estimates::Options),
     /// Measure random policies on the Cortex-M4F and fit the constants of `host-train profile`
     ProfileFit(profile_fit::Options),
+    /// Train all algorithms on all tasks over seeds and write docs/results.md with its pictures
+    Results(results::Options),
+    /// Train variants of the default agent against it, paired by seed, and write docs/ablation.md
+    Ablation(ablation::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
@@ -76,6 +85,8 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Digests(options) => digests::run(&root, &options),
         Command::Estimates(options) => estimates::run(&root, &options),
         Command::ProfileFit(options) => profile_fit::run(&root, &options),
+        Command::Results(options) => results::run(&root, &options),
+        Command::Ablation(options) => ablation::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

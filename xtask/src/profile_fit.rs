@@ -110,13 +110,20 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         for (which, all) in [("in the fit", &fit), ("held out", &held_out)] {
             let (worst, relu) = (worst(all, constants, false), worst(all, constants, true));
             println!(
-                "constants {name}: largest error {:.1} % over {} policies {which}, {:.1} % where all is ReLU",
-                100.0 * worst,
+                "constants {name}: error over {} policies {which} {:.1} % (root mean square), {:.1} % at most, {:.1} % where \
+                 all is ReLU",
                 all.len(),
+                100.0 * rms(all, constants),
+                100.0 * worst,
                 100.0 * relu
             );
             report.push(serde_json::json!({
-                "constants": name, "policies": which, "n": all.len(), "worst": worst, "worst_relu": relu,
+                "constants": name,
+                "policies": which,
+                "n": all.len(),
+                "rms": rms(all, constants),
+                "worst": worst,
+                "worst_relu": relu,
             }));
         }
     }
@@ -167,6 +174,11 @@ pub fn check(root: &Path, board: &Board) -> Result<String> {
 fn worst(all: &[Measured], constants: &[f64; COUNTS], relu: bool) -> f64 {
     let of_kind = all.iter().filter(|one| !relu || one.decision.is_relu());
     of_kind.map(|one| one.error(constants).abs()).fold(0.0, f64::max)
+}
+
+fn rms(all: &[Measured], constants: &[f64; COUNTS]) -> f64 {
+    let squares: f64 = all.iter().map(|one| one.error(constants).powi(2)).sum();
+    (squares / all.len() as f64).sqrt()
 }
 
 fn build(root: &Path, board: &Board) -> Result<PathBuf> {

@@ -10,11 +10,14 @@ mod envs;
 mod eval;
 mod export;
 mod inspect;
+mod plot;
 mod profile;
+mod report;
 mod toy;
 mod train;
 mod verify;
 
+use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -56,6 +59,10 @@ enum Command {
     /// Measure parts of flowlet against exact answers
     #[command(subcommand, disable_help_subcommand = true, arg_required_else_help = false)]
     Bench(BenchCommand),
+    /// Draw learning curves of runs, with 95 % bands over seeds
+    Plot(PlotArgs),
+    /// Sum up the final evaluations of runs in a Markdown table, with 95 % intervals over seeds
+    Report(ReportArgs),
     /// Learn to sample densities in the plane from their energies alone, compare methods and draw them
     Toy(ToyArgs),
 }
@@ -223,6 +230,43 @@ pub struct EstimatorArgs {
     pub out: PathBuf,
 }
 
+/// Options of `plot`.
+#[derive(Args, Clone, Debug)]
+pub struct PlotArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The picture, *.svg or *.png
+    #[arg(long, value_name = "FILE", default_value = "curves.svg")]
+    pub out: PathBuf,
+    /// Which return
+    #[arg(long, value_enum, default_value = "single")]
+    pub metric: Metric,
+    /// Along control steps or CPU-seconds
+    #[arg(long, value_enum, default_value = "steps")]
+    pub x: Axis,
+    /// Mean or interquartile mean of the seeds
+    #[arg(long, value_enum, default_value = "mean")]
+    pub centre: Centre,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Where to write the table [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Runs to compare with, seed by seed
+    #[arg(long, value_name = "RUN")]
+    pub baseline: Option<PathBuf>,
+    /// Count the seeds whose single-sample return is below this
+    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
+    pub threshold: Option<f64>,
+}
+
 /// Options of `toy`.
 #[derive(Args, Clone, Debug)]
 pub struct ToyArgs {
@@ -325,6 +369,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),
         Some(Command::Bench(command)) => bench::run(&command, output),
+        Some(Command::Plot(args)) => plot::run(&args, output),
+        Some(Command::Report(args)) => report::run(&args, output),
         Some(Command::Toy(args)) => toy::run(&args, output),
     }
 }
@@ -412,6 +458,9 @@ mod tests {
             ("toy rings --seeds 0", vec!["--seeds", "host-train toy --help"]),
             ("inspect", vec!["FILE", "host-train inspect --help"]),
             ("check-env", vec!["FILE|DIR", "host-train check-env --help"]),
+            ("plot", vec!["RUN", "host-train plot --help"]),
+            ("plot r --metric best", vec!["'best'", "single, greedy, train"]),
+            ("report", vec!["RUN", "host-train report --help"]),
             ("export f --steps 0", vec!["--steps"]),
         ] {
             let sentence = refusal(line);

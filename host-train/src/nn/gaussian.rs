@@ -202,7 +202,8 @@ mod tests {
     const ACT: usize = 2;
 
     fn net(activation: Activation, limits: (f32, f32)) -> GaussianNet {
-        let hidden = Hidden { width: 6, layers: 2, outputs: 2 * ACT, activation, trunk: Trunk::Plain };
+        let hidden =
+            Hidden { width: 6, layers: 2, outputs: 2 * ACT, layer_norm: false, activation, trunk: Trunk::Plain };
         let shape = GaussianShape { obs: OBS, act: ACT, hidden, log_std_min: limits.0, log_std_max: limits.1 };
         let mut noise = Noise::new(3, 0);
         let mut net = GaussianNet::new(shape, 1.4, 1.0, &mut noise);

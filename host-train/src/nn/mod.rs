@@ -8,9 +8,11 @@
 
 pub mod critic;
 pub mod elementwise;
+pub mod fused;
 pub mod gaussian;
 pub mod hidden;
 pub mod init;
+pub mod lanes;
 pub mod layer_norm;
 pub mod math;
 pub mod matmul;

@@ -18,6 +18,7 @@ pub mod nn;
 pub mod noise;
 pub mod normaliser;
 pub mod policy;
+pub mod profile;
 pub mod records;
 pub mod replay;
 pub mod report;

@@ -11,6 +11,7 @@ mod eval;
 mod export;
 mod inspect;
 mod plot;
+mod profile;
 mod report;
 mod resume;
 mod toy;
@@ -52,6 +53,8 @@ enum Command {
     Verify(FileArgs),
     /// Export a policy anew, into the firmware, or as Rust source, safetensors or ONNX
     Export(ExportArgs),
+    /// Tabulate return, multiply-accumulates, instructions and memory by solver steps and particles
+    Profile(ProfileArgs),
     /// List the environments with their limits, defaults and physics
     Envs,
     /// Replay recorded rollouts against an environment and report the largest differences
@@ -201,6 +204,23 @@ pub struct ExportArgs {
     /// Leave the critic out
     #[arg(long)]
     pub without_critic: bool,
+}
+
+/// Options of `profile`.
+#[derive(Args, Clone, Debug)]
+pub struct ProfileArgs {
+    /// A policy file, or a run folder with one
+    #[arg(value_name = "FILE|RUN")]
+    pub source: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes of each row
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// Options of `check-env`.
@@ -372,6 +392,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Inspect(args)) => inspect::run(&args, output),
         Some(Command::Verify(args)) => verify::run(&args, output),
         Some(Command::Export(args)) => export::run(&args, output),
+        Some(Command::Profile(args)) => profile::run(&args, output),
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),
         Some(Command::Bench(command)) => bench::run(&command, output),

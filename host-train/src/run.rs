@@ -26,7 +26,7 @@ impl RunDir {
     pub fn create(out: Option<&Path>, config: &Config) -> Result<Self> {
         let path = match out {
             Some(out) => out.to_path_buf(),
-            None => fresh_path(Path::new("runs"), config, SystemTime::now()),
+            None => fresh_path(Path::new("runs"), &Self::name(config), SystemTime::now()),
         };
         let shown = path.display();
         match fs::metadata(&path) {
@@ -43,6 +43,27 @@ impl RunDir {
         Ok(run)
     }
 
+    /// A folder for several seeds, from the configuration's own on: `out` itself, or a new one under `runs/`. What holds
+    /// anything is refused.
+    pub fn parent(out: Option<&Path>, config: &Config, seeds: u64) -> Result<PathBuf> {
+        let path = match out {
+            Some(out) => out.to_path_buf(),
+            None => {
+                let last = config.seed + seeds - 1;
+                let name = format!("{}__{}__{}-{last}", config.env.name, config.algo(), config.seed);
+                fresh_path(Path::new("runs"), &name, SystemTime::now())
+            }
+        };
+        result_folder(&path)?;
+        check_empty(&path)?;
+        Ok(path)
+    }
+
+    /// What a run's folder is called, the time apart.
+    fn name(config: &Config) -> String {
+        format!("{}__{}__{}", config.env.name, config.algo(), config.seed)
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -54,9 +75,10 @@ impl RunDir {
     }
 }
 
-/// `<root>/<env>__<algo>__<seed>__<time>`, numbered on where two runs start in one second.
-fn fresh_path(root: &Path, config: &Config, now: SystemTime) -> PathBuf {
-    let name = format!("{}__{}__{}__{}", config.env.name, config.algo(), config.seed, timestamp(now));
+/// `<root>/<name>__<time>`, numbered on where two runs start in one second.
+fn fresh_path(root: &Path, name: &str, now: SystemTime) -> PathBuf {
+    // A gymnasium environment has a colon or a slash in its name, which not every file system takes.
+    let name = format!("{}__{}", name.replace([':', '/', '\\'], "-"), timestamp(now));
     let first = root.join(&name);
     if !first.exists() {
         return first;
@@ -264,10 +286,10 @@ mod tests {
     fn two_runs_in_one_second_get_two_folders() {
         let root = tempfile::tempdir().unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_709_251_200);
-        let first = fresh_path(root.path(), &config(), now);
+        let first = fresh_path(root.path(), &RunDir::name(&config()), now);
         assert!(first.ends_with("pendulum__rfm__1__20240301-000000"));
         fs::create_dir(&first).unwrap();
-        let second = fresh_path(root.path(), &config(), now);
+        let second = fresh_path(root.path(), &RunDir::name(&config()), now);
         assert!(second.ends_with("pendulum__rfm__1__20240301-000000-2"));
     }
 

@@ -10,9 +10,11 @@ use crate::env::Decision;
 use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluate_until};
 use crate::policy::ArtefactBytes;
 use crate::run::{ProgressFile, ProgressRow, RunDir, write_atomic};
-use crate::stats::Summary;
+use crate::stats::{Scores, Summary};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +35,8 @@ pub trait Reporter {
 /// What a finished run has to tell.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// What was configured.
+    pub config: Config,
     /// The folder.
     pub run: RunDir,
     /// Where training ended.
@@ -123,7 +127,9 @@ impl<'a> Session<'a> {
         let after = self.assess(&mut trainer, self.config.eval.episodes)?;
         self.record(&trainer, &after)?;
         let policy_bytes = artefact(&trainer)?.map(|bytes| bytes.as_slice().len());
-        Ok(Outcome { run: self.run, progress, before, after, policy_bytes })
+        let text = evaluation_json(&self.config, &progress, &after).to_string();
+        write_atomic(&self.run.file("evaluation.json"), text.as_bytes())?;
+        Ok(Outcome { config: self.config, run: self.run, progress, before, after, policy_bytes })
     }
 
     /// Plays `episodes` episodes with the policy as it is.
@@ -207,6 +213,35 @@ impl Observer for Session<'_> {
     }
 }
 
+/// The content of `evaluation.json`: the last evaluation, episode by episode, with bootstrap intervals over episodes.
+fn evaluation_json(config: &Config, progress: &Progress, evaluation: &Evaluation) -> Value {
+    let side = |returns: &[f64]| {
+        let scores = Scores::of(returns);
+        let ci95 = scores.mean_interval.is_known().then_some([scores.mean_interval.low, scores.mean_interval.high]);
+        json!({
+            "mean": scores.mean,
+            "iqm": scores.iqm,
+            "ci95": ci95,
+            "min": scores.min,
+            "max": scores.max,
+            "returns": returns,
+        })
+    };
+    json!({
+        "env": config.env.name,
+        "algo": config.algo(),
+        "preset": config.preset,
+        "seed": config.seed,
+        "timesteps": progress.steps,
+        "updates": progress.updates,
+        "cpu_seconds": progress.cpu_seconds,
+        "episodes": evaluation.returns.len(),
+        "best_of": config.eval.best_of,
+        "single": side(&evaluation.returns),
+        "greedy": evaluation.best_of.as_deref().map(side),
+    })
+}
+
 /// The artefact of what is trained; none where the algorithm has none.
 pub fn artefact(trainer: &Trainer) -> Result<Option<ArtefactBytes>> {
     let agent = trainer.agent().as_rfm();
@@ -234,5 +269,12 @@ pub fn describe(evaluation: &Evaluation, best_of: usize) -> String {
     let plain = evaluation.plain();
     let best = evaluation.best().map(|b| format!(", {} (best of {best_of} by the critic)", interval(b)));
     let over = if plain.n == 1 { "1 episode".to_string() } else { format!("{} episodes, 95 % interval", plain.n) };
-    format!("mean return {} (single sample){}, {over}", interval(plain), best.unwrap_or_default())
+    let ways = evaluation.shares().map(|(single, greedy)| {
+        let listed = |shares: BTreeMap<&str, f64>| {
+            shares.into_iter().map(|(way, share)| format!("{way} {share:.2}")).collect::<Vec<_>>().join(" ")
+        };
+        format!("; ways {} (single sample), {} (best of {best_of})", listed(single), listed(greedy))
+    });
+    let (best, ways) = (best.unwrap_or_default(), ways.unwrap_or_default());
+    format!("mean return {} (single sample){best}, {over}{ways}", interval(plain))
 }

@@ -95,21 +95,23 @@ struct Lane {
 
 impl Lane {
     /// Starts an episode; `obs` gets its first observation.
-    fn reset(&mut self, obs: &mut [f32]) {
+    fn reset(&mut self, obs: &mut [f32]) -> Result<()> {
         self.began = words_of(self.noise.rng());
         self.actions.clear();
         (self.episode_return, self.length) = (0.0, 0);
-        self.env.reset(self.noise.rng());
+        self.env.reset(self.noise.rng())?;
         self.env.observe(obs);
+        Ok(())
     }
 
     /// Brings the environment to where its episode stands.
-    fn restore(&mut self, obs: &mut [f32]) {
-        self.env.reset(&mut of_words(self.began));
+    fn restore(&mut self, obs: &mut [f32]) -> Result<()> {
+        self.env.reset(&mut of_words(self.began))?;
         for action in self.actions.chunks_exact(self.env.spec().act()) {
-            self.env.step(action);
+            self.env.step(action)?;
         }
         self.env.observe(obs);
+        Ok(())
     }
 
     fn visit(&mut self, name: &str, visitor: &mut dyn Visitor) {
@@ -196,7 +198,7 @@ impl Trainer {
             owed: 0.0,
         };
         for (lane, obs) in trainer.lanes.iter_mut().zip(trainer.obs.chunks_exact_mut(obs)) {
-            lane.reset(obs);
+            lane.reset(obs)?;
             trainer.replay.normaliser_mut().observe(obs);
         }
         Ok(trainer)
@@ -248,8 +250,7 @@ impl Trainer {
         while self.progress.steps < self.progress.total {
             let known = self.episodes.len();
             let started = ThreadTime::now();
-            self.decide();
-            let learned = self.learn();
+            let learned = self.decide().and_then(|()| self.learn());
             self.progress.cpu_seconds += started.elapsed().as_secs_f64();
             learned?;
             let (progress, episodes) = (self.progress.clone(), self.episodes[known..].to_vec());
@@ -261,7 +262,7 @@ impl Trainer {
     }
 
     /// One block of decisions.
-    fn decide(&mut self) {
+    fn decide(&mut self) -> Result<()> {
         let lanes = self.lanes.len();
         for _ in 0..self.config.train().block.div_ceil(lanes) {
             // A policy to start from explores better than chance does.
@@ -274,17 +275,18 @@ impl Trainer {
                 self.agent.act(&self.normalised, &mut self.actions);
             }
             for lane in 0..lanes {
-                self.step(lane);
+                self.step(lane)?;
                 if !random {
                     self.owed += self.config.train().updates_per_decision;
                 }
             }
         }
         self.replay.normaliser_mut().refresh();
+        Ok(())
     }
 
     /// One decision of one lane: act, store, and start anew where the episode ended.
-    fn step(&mut self, index: usize) {
+    fn step(&mut self, index: usize) -> Result<()> {
         let lane = &mut self.lanes[index];
         let (obs, act) = (self.next_obs.len(), self.plant_action.len());
         let before = &mut self.obs[index * obs..(index + 1) * obs];
@@ -293,7 +295,7 @@ impl Trainer {
         for ((out, a), (low, high)) in self.plant_action.iter_mut().zip(action).zip(limits) {
             *out = f64::from(low + (a + 1.0) * 0.5 * (high - low));
         }
-        let outcome = lane.env.step(&self.plant_action);
+        let outcome = lane.env.step(&self.plant_action)?;
         lane.actions.extend_from_slice(&self.plant_action);
         lane.env.observe(&mut self.next_obs);
         self.replay.normaliser_mut().observe(&self.next_obs);
@@ -311,11 +313,12 @@ impl Trainer {
         if outcome.terminated || outcome.truncated {
             let (episode_return, length) = (lane.episode_return, lane.length);
             self.episodes.push(Episode { at: self.progress.steps, episode_return, length });
-            lane.reset(before);
+            lane.reset(before)?;
             self.replay.normaliser_mut().observe(before);
         } else {
             before.copy_from_slice(&self.next_obs);
         }
+        Ok(())
     }
 
     /// The updates that are due.
@@ -362,11 +365,12 @@ impl Trainer {
     }
 
     /// Brings the environments to where their episodes stand, after [`Self::visit`] put numbers back.
-    pub fn restore(&mut self) {
+    pub fn restore(&mut self) -> Result<()> {
         let obs = self.next_obs.len();
         for (lane, obs) in self.lanes.iter_mut().zip(self.obs.chunks_exact_mut(obs)) {
-            lane.restore(obs);
+            lane.restore(obs)?;
         }
+        Ok(())
     }
 
     /// CRC-64 over everything that training moves, measured times apart: two trainers with one digest go on alike.

@@ -23,7 +23,7 @@ use super::posterior::{Estimates, Points, Posterior, Values};
 use super::room;
 use super::select::{Pick, Selector};
 pub use super::velocity_shape;
-use super::{Agent, UpdateStats, critic_shape, mean};
+use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, critic_shape, mean};
 use crate::config::{ActorAt, Estimator, RfmConfig, TemperatureRule, Twins};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
@@ -34,11 +34,6 @@ use crate::replay::{Minibatch, Replay};
 use crate::state::Visitor;
 use crate::{Error, Result};
 use flowlet::policy::Artefact;
-
-/// Streams of the seed that the agent uses; the training loop uses others.
-const STREAM_WEIGHTS: u64 = 0;
-const STREAM_BEHAVIOUR: u64 = 1;
-const STREAM_UPDATES: u64 = 2;
 
 /// The agent: networks, optimisers, temperature, random streams, and the memory an update works in.
 #[derive(Clone, Debug)]

@@ -10,10 +10,13 @@ mod envs;
 mod eval;
 mod export;
 mod inspect;
+mod plot;
+mod report;
 mod toy;
 mod train;
 mod verify;
 
+use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -44,7 +47,7 @@ enum Command {
     Inspect(FileArgs),
     /// Run the self-test of an exported policy
     Verify(FileArgs),
-    /// Export a policy anew, or into the firmware
+    /// Export a policy anew, into the firmware, or as Rust source, safetensors or ONNX
     Export(ExportArgs),
     /// List the environments with their limits, defaults and physics
     Envs,
@@ -53,6 +56,10 @@ enum Command {
     /// Measure parts of flowlet against exact answers
     #[command(subcommand, disable_help_subcommand = true, arg_required_else_help = false)]
     Bench(BenchCommand),
+    /// Draw learning curves of runs, with 95 % bands over seeds
+    Plot(PlotArgs),
+    /// Sum up the final evaluations of runs in a Markdown table, with 95 % intervals over seeds
+    Report(ReportArgs),
     /// Learn to sample densities in the plane from their energies alone, compare methods and draw them
     Toy(ToyArgs),
 }
@@ -151,9 +158,15 @@ pub struct ExportArgs {
     /// Put the policy where the firmware is built from, without its critic
     #[arg(long)]
     pub firmware: bool,
-    /// Where to write the policy
+    /// Where to write the policy [default: beside it, for formats other than flw]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// File format [default: by the ending of --out, else flw]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<crate::export::Format>,
+    /// Which graph an ONNX file holds [default: policy]
+    #[arg(long, value_name = "PART")]
+    pub onnx_part: Option<crate::export::onnx::Part>,
     /// Solver steps of a decision [default: as it is]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub steps: Option<u16>,
@@ -195,6 +208,43 @@ pub struct EstimatorArgs {
     /// Folder of the table and the pictures; what an earlier bench left there is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/bench-estimator")]
     pub out: PathBuf,
+}
+
+/// Options of `plot`.
+#[derive(Args, Clone, Debug)]
+pub struct PlotArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The picture, *.svg or *.png
+    #[arg(long, value_name = "FILE", default_value = "curves.svg")]
+    pub out: PathBuf,
+    /// Which return
+    #[arg(long, value_enum, default_value = "single")]
+    pub metric: Metric,
+    /// Along control steps or CPU-seconds
+    #[arg(long, value_enum, default_value = "steps")]
+    pub x: Axis,
+    /// Mean or interquartile mean of the seeds
+    #[arg(long, value_enum, default_value = "mean")]
+    pub centre: Centre,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Where to write the table [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Runs to compare with, seed by seed
+    #[arg(long, value_name = "RUN")]
+    pub baseline: Option<PathBuf>,
+    /// Count the seeds whose single-sample return is below this
+    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
+    pub threshold: Option<f64>,
 }
 
 /// Options of `toy`.
@@ -298,6 +348,8 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),
         Some(Command::Bench(command)) => bench::run(&command, output),
+        Some(Command::Plot(args)) => plot::run(&args, output),
+        Some(Command::Report(args)) => report::run(&args, output),
         Some(Command::Toy(args)) => toy::run(&args, output),
     }
 }
@@ -385,6 +437,9 @@ mod tests {
             ("toy rings --seeds 0", vec!["--seeds", "host-train toy --help"]),
             ("inspect", vec!["FILE", "host-train inspect --help"]),
             ("check-env", vec!["FILE|DIR", "host-train check-env --help"]),
+            ("plot", vec!["RUN", "host-train plot --help"]),
+            ("plot r --metric best", vec!["'best'", "single, greedy, train"]),
+            ("report", vec!["RUN", "host-train report --help"]),
             ("export f --steps 0", vec!["--steps"]),
         ] {
             let sentence = refusal(line);

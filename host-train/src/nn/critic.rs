@@ -8,8 +8,10 @@
 //! Parameters of one critic, flat: `W_s`, `W_a`, `b_0`, then those of [`Hidden`]; the second follows the first.
 
 use super::elementwise::{add_to_rows, sum_rows};
+use super::fused::{Candidates, Perceptron, fits};
 use super::hidden::{Hidden, Workspace};
 use super::init::orthogonal;
+use super::lanes::{Lane, pack, pack_groups, panels, unpack, unpack_groups};
 use super::matmul;
 use crate::noise::Noise;
 
@@ -48,6 +50,19 @@ pub struct CriticWork {
     shift: Vec<f32>,
     other: Vec<f32>,
     d_output: Vec<f32>,
+    fast: Option<Fast>,
+    /// Rows of lanes, where the layers want rows: states and their parts, actions, values, gradients.
+    rows: [Vec<f32>; 5],
+}
+
+/// Buffers of the fast path.
+#[derive(Clone, Debug)]
+struct Fast {
+    candidates: Candidates,
+    perceptron: Perceptron,
+    /// States and actions.
+    inputs: Vec<Lane>,
+    d_output: Vec<Lane>,
 }
 
 impl CriticWork {
@@ -59,7 +74,29 @@ impl CriticWork {
             shift: vec![0.0; batch * shape.hidden.width],
             other: vec![0.0; rows],
             d_output: vec![0.0; rows],
+            fast: fits(&shape.hidden).then(|| Fast::new(shape, batch)),
+            rows: Default::default(),
         }
+    }
+}
+
+impl Fast {
+    fn new(shape: &CriticShape, batch: usize) -> Self {
+        let inputs = shape.obs + shape.act;
+        let perceptron = Perceptron::new(inputs, shape.hidden, batch);
+        Self {
+            candidates: Candidates::new(shape.obs, shape.act, shape.hidden),
+            inputs: vec![Lane::ZERO; inputs * perceptron.step()],
+            d_output: vec![Lane::ZERO; perceptron.step()],
+            perceptron,
+        }
+    }
+
+    /// Takes the states and actions of a batch.
+    fn take(&mut self, shape: &CriticShape, s: &[f32], a: &[f32]) {
+        let step = self.perceptron.step();
+        pack(s, shape.obs, step, &mut self.inputs);
+        pack(a, shape.act, step, &mut self.inputs[shape.obs * step..]);
     }
 }
 
@@ -178,6 +215,63 @@ impl TwinCritic {
         }
     }
 
+    /// min(Q_1, Q_2) of one action for each of the states `s`.
+    pub fn minimum_of_pairs(&self, s: &[f32], a: &[f32], q: &mut [f32], work: &mut CriticWork) {
+        let Some(fast) = &mut work.fast else {
+            let mut states = std::mem::take(&mut work.rows[0]);
+            states.resize(self.state_parts_len(q.len()), 0.0);
+            self.state_parts(s, &mut states);
+            self.minimum(&states, a, 1, q, work);
+            work.rows[0] = states;
+            return;
+        };
+        fast.take(&self.shape, s, a);
+        for k in 0..2 {
+            let values = fast.perceptron.forward(self.one(k), &fast.inputs, panels(q.len()));
+            if k == 0 {
+                unpack(values, 1, 1, q);
+            } else {
+                q.iter_mut().zip(values.iter().flat_map(|lane| lane.0)).for_each(|(q, other)| *q = q.min(other));
+            }
+        }
+    }
+
+    /// min(Q_1, Q_2) of `group` candidates for each of `n` states and, where `d_actions` is not empty, its gradient with
+    /// respect to each action. All in lanes, per panel of states: `s` one a channel, `actions` and `d_actions` one a
+    /// candidate and channel, `q` one a candidate.
+    #[expect(clippy::too_many_arguments, reason = "what a pass takes and gives")]
+    pub fn candidates(
+        &self,
+        s: &[Lane],
+        actions: &[Lane],
+        group: usize,
+        n: usize,
+        q: &mut [Lane],
+        d_actions: &mut [Lane],
+        work: &mut CriticWork,
+    ) {
+        if let Some(fast) = &mut work.fast {
+            fast.candidates.minimum([self.one(0), self.one(1)], s, actions, group, n, q, d_actions);
+            return;
+        }
+        let CriticShape { obs, act, .. } = self.shape;
+        let mut rows = std::mem::take(&mut work.rows);
+        let lengths = [n * obs, self.state_parts_len(n), n * group * act, n * group, n * group * act];
+        rows.iter_mut().zip(lengths).for_each(|(rows, len)| rows.resize(len, 0.0));
+        let [states, parts, action_rows, values, gradients] = &mut rows;
+        unpack_groups(s, obs, 1, states);
+        unpack_groups(actions, act, group, action_rows);
+        self.state_parts(states, parts);
+        if d_actions.is_empty() {
+            self.minimum(parts, action_rows, group, values, work);
+        } else {
+            self.minimum_and_gradient(parts, action_rows, group, values, gradients, work);
+            pack_groups(gradients, act, group, d_actions);
+        }
+        pack_groups(values, 1, group, q);
+        work.rows = rows;
+    }
+
     /// The regression of both critics on `targets` at (s, a): returns the sum over both of the mean squared error and
     /// the mean of Q over both, and overwrites `gradient` (both critics') with the gradient of the first.
     pub fn regress(
@@ -193,6 +287,21 @@ impl TwinCritic {
         let len = rows * width;
         let share = 1.0 / rows as f32;
         let (mut loss, mut mean) = (0.0, 0.0);
+        if let Some(fast) = &mut work.fast {
+            fast.take(&self.shape, s, a);
+            for (k, gradient) in gradient.chunks_exact_mut(self.shape.params()).enumerate() {
+                let q = fast.perceptron.forward(self.one(k), &fast.inputs, panels(rows));
+                let d_output = &mut fast.d_output;
+                let each = d_output.iter_mut().flat_map(|d| &mut d.0).zip(q.iter().flat_map(|q| &q.0));
+                for ((d, q), y) in each.zip(targets) {
+                    loss += share * (q - y) * (q - y);
+                    mean += 0.5 * share * q;
+                    *d = 2.0 * share * (q - y);
+                }
+                fast.perceptron.backward(self.one(k), &fast.inputs, d_output, rows, gradient);
+            }
+            return (loss, mean);
+        }
         let CriticWork { hidden: [hidden, _], shift, d_output, .. } = work;
         let d_output = &mut d_output[..rows];
         for (k, gradient) in gradient.chunks_exact_mut(self.shape.params()).enumerate() {

@@ -1,4 +1,4 @@
-//! Dense f32 matrix products of the trainer: three checked forms over the `gemm` crate, and nothing else unsafe.
+//! Dense f32 matrix products of the trainer: checked forms over the `gemm` crate, and nothing else unsafe.
 //!
 //! Activations are row-major (a row is one sample). A weight matrix in the flat layout has one contiguous column of
 //! `outputs` numbers per input, which is the same memory as a row-major `inputs x outputs` matrix.
@@ -7,6 +7,7 @@
 //!
 //! Cost: 75-90 GMAC/s at 64 x 64 with 16-512 rows on an AVX-512 core.
 
+use super::lanes::{LANES, Lane, panels};
 use gemm::{Parallelism, gemm};
 
 /// `out[rows x outputs] = x[rows x inputs] w[inputs x outputs]`, added to what is there if `accumulate`.
@@ -14,7 +15,7 @@ pub fn forward(out: &mut [f32], x: &[f32], w: &[f32], inputs: usize, outputs: us
     let rows = out.len() / outputs;
     check(out.len(), rows * outputs, x.len(), rows * inputs, w.len(), inputs * outputs);
     // SAFETY: the three lengths were checked against the strides used here.
-    unsafe { product((rows, outputs, inputs), out, accumulate, x, (inputs, 1), w, (outputs, 1)) }
+    unsafe { product((rows, outputs, inputs), out, accumulate, x.as_ptr(), (inputs, 1), w.as_ptr(), (outputs, 1)) }
 }
 
 /// `dx[rows x inputs] = dy[rows x outputs] w^T`, added to what is there if `accumulate`.
@@ -22,7 +23,7 @@ pub fn backward(dx: &mut [f32], dy: &[f32], w: &[f32], inputs: usize, outputs: u
     let rows = dx.len() / inputs;
     check(dx.len(), rows * inputs, dy.len(), rows * outputs, w.len(), inputs * outputs);
     // SAFETY: the three lengths were checked against the strides used here.
-    unsafe { product((rows, inputs, outputs), dx, accumulate, dy, (outputs, 1), w, (1, outputs)) }
+    unsafe { product((rows, inputs, outputs), dx, accumulate, dy.as_ptr(), (outputs, 1), w.as_ptr(), (1, outputs)) }
 }
 
 /// `dw[inputs x outputs] = x^T dy` over the rows of both.
@@ -30,7 +31,29 @@ pub fn weight_gradient(dw: &mut [f32], x: &[f32], dy: &[f32], inputs: usize, out
     let rows = dy.len() / outputs;
     check(dw.len(), inputs * outputs, x.len(), rows * inputs, dy.len(), rows * outputs);
     // SAFETY: the three lengths were checked against the strides used here.
-    unsafe { product((inputs, outputs, rows), dw, false, x, (1, inputs), dy, (outputs, 1)) }
+    unsafe { product((inputs, outputs, rows), dw, false, x.as_ptr(), (1, inputs), dy.as_ptr(), (outputs, 1)) }
+}
+
+/// As [`weight_gradient`], of `x` and `dy` in lanes: channel `c` of row `r` is number `r` of the lanes from `c * step`.
+pub fn weight_gradient_of_lanes(
+    dw: &mut [f32],
+    x: &[Lane],
+    dy: &[Lane],
+    inputs: usize,
+    outputs: usize,
+    rows: usize,
+    step: usize,
+) {
+    // The last channel need not reach as far as the others.
+    let reach = |channels: usize| (channels - 1) * step + panels(rows);
+    assert!(
+        dw.len() == inputs * outputs && panels(rows) <= step && x.len() >= reach(inputs) && dy.len() >= reach(outputs),
+        "matrix product of lanes: too few numbers given"
+    );
+    let floats = |lanes: &[Lane]| lanes.as_ptr().cast::<f32>();
+    let stride = step * LANES;
+    // SAFETY: a lane is LANES numbers without padding; the lengths were checked against the strides used here.
+    unsafe { product((inputs, outputs, rows), dw, false, floats(x), (stride, 1), floats(dy), (1, stride)) }
 }
 
 fn check(out: usize, out_want: usize, a: usize, a_want: usize, b: usize, b_want: usize) {
@@ -48,9 +71,9 @@ unsafe fn product(
     (m, n, k): (usize, usize, usize),
     out: &mut [f32],
     accumulate: bool,
-    a: &[f32],
+    a: *const f32,
     a_stride: (usize, usize),
-    b: &[f32],
+    b: *const f32,
     b_stride: (usize, usize),
 ) {
     // SAFETY: the caller vouches for the bounds; `out` is a unique borrow, so it overlaps neither operand.
@@ -63,10 +86,10 @@ unsafe fn product(
             1,
             n as isize,
             accumulate,
-            a.as_ptr(),
+            a,
             a_stride.1 as isize,
             a_stride.0 as isize,
-            b.as_ptr(),
+            b,
             b_stride.1 as isize,
             b_stride.0 as isize,
             1.0,

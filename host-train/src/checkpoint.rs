@@ -48,6 +48,8 @@ pub struct Checkpoint {
 pub struct Found {
     /// The newest good one; none where there is no file at all.
     pub newest: Option<Checkpoint>,
+    /// The file before it, unread.
+    pub older: Option<PathBuf>,
     /// Why newer ones were passed over, a sentence each.
     pub damaged: Vec<String>,
 }
@@ -94,9 +96,10 @@ pub fn prune<'a>(folder: &Path, keep: impl Iterator<Item = &'a Path> + Clone) ->
 /// not for this program.
 pub fn newest(folder: &Path) -> Result<Found> {
     let mut damaged = Vec::new();
-    for path in list(folder)? {
+    let mut files = list(folder)?.into_iter();
+    while let Some(path) = files.next() {
         match Checkpoint::read(&path) {
-            Ok(checkpoint) => return Ok(Found { newest: Some(checkpoint), damaged }),
+            Ok(checkpoint) => return Ok(Found { newest: Some(checkpoint), older: files.next(), damaged }),
             Err(Unreadable::Damaged(why)) => damaged.push(format!("{} is damaged ({why})", path.display())),
             Err(Unreadable::Foreign(error)) => return Err(error),
         }
@@ -108,7 +111,7 @@ pub fn newest(folder: &Path) -> Result<Found> {
             damaged.len()
         )));
     }
-    Ok(Found { newest: None, damaged })
+    Ok(Found { newest: None, older: None, damaged })
 }
 
 /// Why a file gave no checkpoint.

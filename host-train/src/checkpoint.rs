@@ -316,7 +316,7 @@ mod tests {
         let (folder, path, _) = saved();
         let good = fs::read(&path).unwrap();
         let mut noise = Noise::new(1, 0);
-        let mut read = |bytes: &[u8], what: &str| {
+        let read = |bytes: &[u8], what: &str| {
             fs::write(&path, bytes).unwrap();
             let refused = newest(folder.path()).map(|found| found.newest.map(|c| c.timesteps));
             let sentence = refused.expect_err(what).to_string();

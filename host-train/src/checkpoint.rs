@@ -7,7 +7,7 @@
 //! tells of the damaged ones it passed over. No panics. Cost: memory and disk for one copy of the state, replay included.
 
 use crate::config::ALGORITHMS;
-use crate::run::write_atomic;
+use crate::run::{sync_folder, write_atomic};
 use crate::state::{Array, Digest, Load, Save};
 use crate::train::Trainer;
 use crate::{Error, Result};
@@ -74,9 +74,13 @@ pub fn save(folder: &Path, trainer: &mut Trainer, session: &str) -> Result<PathB
     .collect();
     metadata.insert(CHECKSUM.to_string(), hex(checksum(&metadata, &mut state.arrays)));
     let path = folder.join(format!("{steps:012}.{EXTENSION}"));
-    fs::create_dir_all(folder).map_err(|e| {
-        Error::failure(format!("cannot make the folder {} ({e}): check its permissions", folder.display()))
-    })?;
+    if !folder.is_dir() {
+        // The folder of the run may be new as well.
+        let run = folder.parent().unwrap_or(folder);
+        fs::create_dir_all(folder).and_then(|()| sync_folder(folder)).and_then(|()| sync_folder(run)).map_err(|e| {
+            Error::failure(format!("cannot make the folder {} ({e}): check its permissions", folder.display()))
+        })?;
+    }
     write_atomic(&path, &encode(&state.arrays, metadata)?)?;
     Ok(path)
 }

@@ -372,6 +372,7 @@ fn what_is_no_run_is_named() {
         ("short", toml.replace("gamma = 0.99\n", ""), 1, ["not complete", "rfm.gamma"]),
         ("empty", String::new(), 1, ["not complete", "config.toml"]),
         ("other", gamma, 1, ["rfm.gamma", "put it back"]),
+        ("algorithm", config("sac", 300, &[]).to_toml(), 1, ["checkpoint of rfm", "asks for sac"]),
         ("seed", toml.replace("seed = 11", "seed = 12"), 1, ["seed", "put it back"]),
     ] {
         let run = root.path().join(name);

@@ -192,8 +192,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Brings a rename to the disk.
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Brings the name of a file or folder to the disk: what it is called in the folder it lies in.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()?;

@@ -87,7 +87,8 @@ pub struct Session<'a> {
     config: Config,
     run: RunDir,
     book: Book,
-    /// The good checkpoints with their control steps, the newest last: two at most.
+    /// The checkpoints to keep with their control steps, the newest last: two at most. Of the last it is known that it is
+    /// good.
     saved: Vec<(u64, PathBuf)>,
     interrupted: Arc<AtomicBool>,
     reporter: &'a mut dyn Reporter,
@@ -177,7 +178,7 @@ impl<'a> Session<'a> {
             config.total_timesteps,
             path.display()
         ));
-        let saved = vec![(reached, checkpoint.path)];
+        let saved = found.older.map(|older| (0, older)).into_iter().chain([(reached, checkpoint.path)]).collect();
         let book = Book { after: None, ..book };
         let session = Self { book, saved, ..Self::new(&config, run, lock, interrupted, reporter) };
         session.publish(&trainer)?;

@@ -476,6 +476,7 @@ fn evaluation_json(config: &Config, progress: &Progress, evaluation: &Evaluation
         "best_of": config.eval.best_of,
         "single": side(&evaluation.returns),
         "greedy": evaluation.best_of.as_deref().map(side),
+        "ways": evaluation.shares().map(|(single, greedy)| json!({ "single": single, "greedy": greedy })),
     })
 }
 

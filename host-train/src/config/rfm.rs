@@ -87,6 +87,8 @@ pub struct RfmConfig {
     pub actor_batch: usize,
     /// Updates of the critics for each update of the actor.
     pub actor_delay: u64,
+    /// Rate at which the average actor follows, which is evaluated and exported; 1 for the actor itself.
+    pub actor_average: f64,
     /// The states of the actor's update.
     pub actor_at: ActorAt,
     /// Euler steps of a policy sample.
@@ -165,6 +167,7 @@ impl RfmConfig {
             actor_out_gain: 0.1,
             actor_batch: 32,
             actor_delay: 1,
+            actor_average: 1.0,
             actor_at: ActorAt::Next,
             integration_steps: 5,
             t_min: 0.0,
@@ -247,6 +250,7 @@ impl RfmConfig {
             "rfm",
             &[
                 ("actor_out_gain", r.actor_out_gain, 0.0, 1e3),
+                ("actor_average", r.actor_average, 1e-6, 1.0),
                 ("t_min", r.t_min, 0.0, 1.0),
                 ("t_max", r.t_max, 0.0, 1.0),
                 ("train_t_min", r.train_t_min, 1e-4, 0.9999),

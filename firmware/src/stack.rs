@@ -31,6 +31,13 @@ pub fn paint() {
     }
 }
 
+/// Bytes of stack in use at the call.
+#[inline(never)]
+pub fn depth() -> u32 {
+    let marker = 0u32;
+    (addr_of_mut!(_stack_start) as usize - addr_of!(marker) as usize) as u32
+}
+
 /// Bytes of stack used since the start of the program, `None` when it reached the static data.
 pub fn used() -> Option<u32> {
     let bottom = addr_of_mut!(__sheap);

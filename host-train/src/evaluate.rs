@@ -11,21 +11,27 @@ use crate::noise::Noise;
 use crate::normaliser::Normaliser;
 use crate::policy::HostPolicy;
 use crate::stats::Summary;
+use crate::transitions::Recorded;
 use crate::{Error, Result};
 use flowlet::policy::Artefact;
 use rand_xoshiro::rand_core::SeedableRng;
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an evaluation found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Return of each episode by plain samples: what a robot without a critic runs.
     pub returns: Vec<f64>,
     /// Return of each episode by the greedy choice, the best of several samples by the critic (for `sac` the mean action);
     /// none where no critic travels along.
     pub best_of: Option<Vec<f64>>,
+    /// The way that each plain episode took, where the environment has several ([`crate::env::Env::way`]); else empty.
+    pub ways: Vec<String>,
+    /// The same of the greedy episodes.
+    pub best_of_ways: Vec<String>,
 }
 
 impl Evaluation {
@@ -37,6 +43,18 @@ impl Evaluation {
     /// Mean and interval of the best-of returns.
     pub fn best(&self) -> Option<Summary> {
         self.best_of.as_deref().map(Summary::of)
+    }
+
+    /// Share of the episodes that each way took, of the plain and of the greedy ones; none where there is one way only.
+    pub fn shares(&self) -> Option<(BTreeMap<&str, f64>, BTreeMap<&str, f64>)> {
+        fn of(ways: &[String]) -> BTreeMap<&str, f64> {
+            let mut shares = BTreeMap::new();
+            for way in ways {
+                *shares.entry(way.as_str()).or_insert(0.0) += 1.0 / ways.len() as f64;
+            }
+            shares
+        }
+        (!self.ways.is_empty()).then(|| (of(&self.ways), of(&self.best_of_ways)))
     }
 }
 
@@ -171,46 +189,65 @@ pub fn evaluate_until(
     stop: &AtomicBool,
 ) -> Result<Evaluation> {
     let critical = player.is_critical();
-    let mut play = |best_of: Option<usize>| -> Result<Vec<f64>> {
+    let mut play = |best_of: Option<usize>| -> Result<(Vec<f64>, Vec<Option<&'static str>>)> {
         let mut one = |i: usize| {
             if stop.load(Ordering::SeqCst) {
                 return Err(Error::Interrupted(
                     "stopped before the evaluation was done; the policy so far is kept".to_string(),
                 ));
             }
-            episode(player, env, protocol.seed, i as u64, best_of)
+            episode(player, env, (protocol.seed, i as u64), best_of, &mut |_| {})
         };
-        (0..protocol.episodes).map(&mut one).collect()
+        let played = (0..protocol.episodes).map(&mut one).collect::<Result<Vec<_>>>()?;
+        Ok(played.into_iter().unzip())
     };
-    let returns = play(None)?;
-    let best_of = if critical { Some(play(Some(protocol.best_of))?) } else { None };
-    Ok(Evaluation { returns, best_of })
+    let (returns, ways) = play(None)?;
+    let (best_of, best_of_ways) = if critical { Some(play(Some(protocol.best_of))?) } else { None }.unzip();
+    let known = |ways: Vec<Option<&'static str>>| ways.into_iter().flatten().map(str::to_string).collect();
+    Ok(Evaluation { returns, best_of, ways: known(ways), best_of_ways: known(best_of_ways.unwrap_or_default()) })
 }
 
-/// The return of one episode.
-fn episode(player: &mut dyn Player, env: &mut Decision, seed: u64, index: u64, best_of: Option<usize>) -> Result<f64> {
+/// The transitions of so many episodes by plain samples, as `train --replay` takes them.
+pub fn record(player: &mut dyn Player, env: &mut Decision, episodes: usize, seed: u64) -> Result<Vec<Recorded>> {
+    let mut rows = Vec::new();
+    for i in 0..episodes {
+        episode(player, env, (seed, i as u64), None, &mut |row| rows.push(row))?;
+    }
+    Ok(rows)
+}
+
+/// The return of one episode and the way it took; `seen` gets each transition.
+fn episode(
+    player: &mut dyn Player,
+    env: &mut Decision,
+    (seed, index): (u64, u64),
+    best_of: Option<usize>,
+    seen: &mut dyn FnMut(Recorded),
+) -> Result<(f64, Option<&'static str>)> {
     // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
     let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
-    env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number));
+    env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number))?;
     player.begin(number);
     let (obs, act) = (env.spec().obs(), env.spec().act());
     let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
     let mut total = 0.0;
+    env.observe(&mut observation);
     loop {
-        env.observe(&mut observation);
-        if let Some(channel) = observation.iter().position(|o| !o.is_finite()) {
-            return Err(Error::failure(format!(
-                "the physics of {} diverged ({} is not finite): use milder env. parameters",
-                env.spec().name,
-                env.spec().obs_names[channel]
-            )));
-        }
         player.act(&observation, best_of, &mut action)?;
         plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
-        let outcome = env.step(&plant_action);
+        let outcome = env.step(&plant_action)?;
         total += outcome.reward;
+        let obs = observation.clone();
+        env.observe(&mut observation);
+        seen(Recorded {
+            obs,
+            action: plant_action.clone(),
+            reward: outcome.reward,
+            next_obs: observation.clone(),
+            terminated: outcome.terminated,
+        });
         if outcome.terminated || outcome.truncated {
-            return Ok(total);
+            return Ok((total, env.way()));
         }
     }
 }

@@ -6,21 +6,27 @@
 
 pub mod agent;
 pub mod bench;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod curve;
 pub mod env;
 pub mod evaluate;
+pub mod export;
+pub mod fleet;
 pub mod nn;
 pub mod noise;
 pub mod normaliser;
 pub mod policy;
+pub mod profile;
 pub mod records;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod state;
 pub mod stats;
+pub mod tensorboard;
 pub mod toy;
 pub mod train;
 pub mod transitions;

@@ -85,15 +85,17 @@ impl ArtefactBytes {
         let mut noise = Noise::new(config.seed, STREAM_SELF_TEST);
         let spec = env.spec().clone();
         let mut observation = vec![0.0; spec.obs()];
-        env.reset(noise.rng());
+        env.reset(noise.rng())?;
         env.observe(&mut observation);
         let mut latent = vec![0.0; spec.act()];
         noise.gaussian(&mut latent);
         let rfm = agent.config();
         let frequencies: Vec<f32> = agent.actor().shape().frequencies.clone();
         let (params, critics) = (agent.actor_params(), [agent.critic_params(0), agent.critic_params(1)].concat());
+        let obs_names: Vec<&str> = spec.obs_names.iter().map(String::as_str).collect();
+        let act_names: Vec<&str> = spec.act_names.iter().map(String::as_str).collect();
         Self::encode(&Manifest {
-            name: spec.name,
+            name: &spec.name,
             period_us: period_us(&env)?,
             shape: velocity_shape(rfm, &spec),
             frequencies: &frequencies,
@@ -107,14 +109,15 @@ impl ArtefactBytes {
             },
             source: Source::Gaussian,
             schedule: Schedule::Linear,
-            obs_names: &spec.obs_names,
-            act_names: &spec.act_names,
+            obs_names: &obs_names,
+            act_names: &act_names,
             obs_mean: normaliser.mean(),
             obs_scale: normaliser.scale(),
             obs_clip: config.env.obs_clip,
             low: &spec.low,
             high: &spec.high,
-            critics: Some(CriticManifest {
+            // The artefact's critics have plain layers.
+            critics: (!rfm.train.critic_layer_norm).then(|| CriticManifest {
                 shape: critic_shape(&rfm.train, &spec),
                 count: 2,
                 params: &critics,

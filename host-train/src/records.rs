@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 /// Differences up to here count as equal.
 pub const TOLERANCE: f64 = 1e-6;
 
+/// The suite's tasks that are environments of ours.
+const SUITE: [(&str, &str); 2] = [("cartpole-swingup", "cartpole"), ("acrobot-swingup", "acrobot")];
+
 /// One file of recorded rollouts.
 #[derive(Clone, Debug)]
 pub struct Recording {
@@ -152,7 +155,7 @@ impl Recording {
             let task = format!("{}-{}", file.domain, file.task);
             Self {
                 path: path.to_path_buf(),
-                env: (task == "cartpole-swingup").then_some("cartpole"),
+                env: SUITE.iter().find(|(known, _)| *known == task).map(|(_, env)| *env),
                 task,
                 rollouts: vec![Rollout::from(file)],
                 rounded: false,
@@ -209,7 +212,7 @@ impl Recording {
         let rows = rollout.actions.iter().zip(&rollout.obs).zip(&rollout.rewards);
         let mut within = env.within_limits();
         for ((action, obs), &reward) in rows {
-            let reward = apart(env.step(action).reward, reward);
+            let reward = apart(env.step(action)?.reward, reward);
             let obs = obs_apart(env, obs);
             within &= env.within_limits();
             if within {
@@ -287,6 +290,13 @@ mod tests {
         assert!(d.max_obs <= 1e-12 && d.max_reward <= 1e-12, "{d:?}");
     }
 
+    #[test]
+    fn acrobot_is_the_suites() {
+        let d = replay("acrobot_swingup.json", &[]);
+        assert_eq!((d.records, d.steps), (1, 50));
+        assert!(d.max_obs <= 1e-12 && d.max_reward <= 1e-12, "{d:?}");
+    }
+
     /// The rest of a rollout after the cart has left its rail is told apart, and counts neither way.
     #[test]
     fn steps_beyond_the_rail_are_told_apart() {
@@ -308,6 +318,7 @@ mod tests {
         assert!(!replay("pendulum_v1.json", &[("gravity", 9.81)]).is_match());
         assert!(!replay("cartpole_swingup.json", &[("pole_damping", 1e-4)]).is_match());
         assert!(!replay("cartpole_swingup.json", &[("pole_radius", 0.05)]).is_match());
+        assert!(!replay("acrobot_swingup.json", &[("lower_radius", 0.05)]).is_match());
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The folder of a run: where it lies, what is in it, and how it gets there.
 //!
-//! `config.toml`, `progress.csv`, `curve.svg` and `policy.flw` are what a run leaves. Whole files are written beside
-//! their place and renamed ([`write_atomic`]), so a reader sees the old file or the new one and never half of either;
-//! `progress.csv` grows by whole lines. A folder with anything in it is not touched. No panics; errors name the path.
+//! `config.toml`, `progress.csv`, `curve.svg`, `policy.flw` and the folder `checkpoints` are what a run leaves. Files are
+//! written beside their place and renamed ([`write_atomic`]), so a reader sees the old file or the new one and never half
+//! of either. A new run touches no folder with anything in it; a run that goes on has its folder to itself
+//! ([`RunDir::lock`]). No panics; errors name the path.
 
 use crate::config::Config;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,7 +28,7 @@ impl RunDir {
     pub fn create(out: Option<&Path>, config: &Config) -> Result<Self> {
         let path = match out {
             Some(out) => out.to_path_buf(),
-            None => fresh_path(Path::new("runs"), config, SystemTime::now()),
+            None => fresh_path(Path::new("runs"), &Self::name(config), SystemTime::now()),
         };
         let shown = path.display();
         match fs::metadata(&path) {
@@ -43,6 +45,81 @@ impl RunDir {
         Ok(run)
     }
 
+    /// The folder of a run that there is already.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        if !path.is_dir() {
+            return Err(Error::usage(format!("{shown} is no folder: give the folder of a run")));
+        }
+        if !path.join(CONFIG).is_file() {
+            return Err(Error::usage(format!("{shown} has no config.toml: give the folder of a run")));
+        }
+        Ok(Self { path: path.to_path_buf() })
+    }
+
+    /// The run's configuration, complete; with `total_timesteps` in place of its own where that is given.
+    pub fn config(&self, total_timesteps: Option<u64>) -> Result<Config> {
+        Config::complete(&self.file(CONFIG), total_timesteps)
+    }
+
+    /// Replaces the run's configuration.
+    pub fn set_config(&self, config: &Config) -> Result<()> {
+        write_atomic(&self.file(CONFIG), config.to_toml().as_bytes())
+    }
+
+    /// Keeps the folder for this process as long as the result lives; refused where another process has it.
+    pub fn lock(&self) -> Result<Option<File>> {
+        // Not every system opens folders, and not every file system locks them: there it is left to the user.
+        let Ok(folder) = File::open(&self.path) else { return Ok(None) };
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(fs::TryLockError::WouldBlock) => Err(Error::failure(format!(
+                "{} is being trained by another process: wait for it, or stop it first",
+                self.path.display()
+            ))),
+            Err(fs::TryLockError::Error(_)) => Ok(None),
+        }
+    }
+
+    /// Removes what a process that was killed while it wrote left beside its files.
+    pub fn clean(&self) {
+        for folder in [self.path.clone(), self.checkpoints()] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with('.') && name.ends_with(".tmp") {
+                    // What cannot be removed is in nobody's way.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
+    /// Where its checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.file("checkpoints")
+    }
+
+    /// A folder for several seeds, from the configuration's own on: `out` itself, or a new one under `runs/`. What holds
+    /// anything is refused.
+    pub fn parent(out: Option<&Path>, config: &Config, seeds: u64) -> Result<PathBuf> {
+        let path = match out {
+            Some(out) => out.to_path_buf(),
+            None => {
+                let last = config.seed + seeds - 1;
+                let name = format!("{}__{}__{}-{last}", config.env.name, config.algo(), config.seed);
+                fresh_path(Path::new("runs"), &name, SystemTime::now())
+            }
+        };
+        result_folder(&path)?;
+        check_empty(&path)?;
+        Ok(path)
+    }
+
+    /// What a run's folder is called, the time apart.
+    fn name(config: &Config) -> String {
+        format!("{}__{}__{}", config.env.name, config.algo(), config.seed)
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -54,9 +131,10 @@ impl RunDir {
     }
 }
 
-/// `<root>/<env>__<algo>__<seed>__<time>`, numbered on where two runs start in one second.
-fn fresh_path(root: &Path, config: &Config, now: SystemTime) -> PathBuf {
-    let name = format!("{}__{}__{}__{}", config.env.name, config.algo(), config.seed, timestamp(now));
+/// `<root>/<name>__<time>`, numbered on where two runs start in one second.
+fn fresh_path(root: &Path, name: &str, now: SystemTime) -> PathBuf {
+    // A gymnasium environment has a colon or a slash in its name, which not every file system takes.
+    let name = format!("{}__{}", name.replace([':', '/', '\\'], "-"), timestamp(now));
     let first = root.join(&name);
     if !first.exists() {
         return first;
@@ -90,7 +168,7 @@ pub fn result_folder(path: &Path) -> Result<()> {
         .map_err(|e| Error::failure(format!("cannot change the folder {shown} ({e}): choose another with --out")))
 }
 
-/// Writes a whole file: beside its place, to the disk, then renamed.
+/// Writes a whole file: beside its place, to the disk, then renamed; what returns outlasts a power cut.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e: io::Error| {
         Error::failure(format!("cannot write {} ({e}): check the folder's permissions and free space", path.display()))
@@ -104,7 +182,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = path.with_file_name(beside);
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| sync_folder(path));
     if let Err(e) = written {
         // The file may never have come to be; the first error is the one to report.
         let _ = fs::remove_file(&beside);
@@ -113,8 +192,17 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Brings a rename to the disk.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// One line of `progress.csv`: the state of training at an evaluation. What is not known is NaN and left empty.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProgressRow {
     /// Control steps so far.
     pub timesteps: u64,
@@ -180,31 +268,11 @@ impl ProgressRow {
     }
 }
 
-/// Writes `progress.csv` line by line; a line is on its way to the disk when `write` returns.
-#[derive(Debug)]
-pub struct ProgressFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl ProgressFile {
-    /// Starts the file of a run with its header.
-    pub fn create(run: &RunDir) -> Result<Self> {
-        let path = run.file("progress.csv");
-        write_atomic(&path, format!("{}\n", ProgressRow::COLUMNS).as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(|e| Self::failed(&path, &e))?;
-        Ok(Self { path, file })
-    }
-
-    /// Appends a line.
-    pub fn write(&mut self, row: &ProgressRow) -> Result<()> {
-        let written = self.file.write_all(row.line().as_bytes());
-        written.map_err(|e| Self::failed(&self.path, &e))
-    }
-
-    fn failed(path: &Path, e: &io::Error) -> Error {
-        Error::failure(format!("cannot write {} ({e}): check the folder's permissions and free space", path.display()))
-    }
+/// Writes `progress.csv`: a header and a line for every row.
+pub fn write_progress(run: &RunDir, rows: &[ProgressRow]) -> Result<()> {
+    let mut text = format!("{}\n", ProgressRow::COLUMNS);
+    rows.iter().for_each(|row| text.push_str(&row.line()));
+    write_atomic(&run.file("progress.csv"), text.as_bytes())
 }
 
 /// UTC, as `20261122-232903`.
@@ -264,10 +332,10 @@ mod tests {
     fn two_runs_in_one_second_get_two_folders() {
         let root = tempfile::tempdir().unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_709_251_200);
-        let first = fresh_path(root.path(), &config(), now);
+        let first = fresh_path(root.path(), &RunDir::name(&config()), now);
         assert!(first.ends_with("pendulum__rfm__1__20240301-000000"));
         fs::create_dir(&first).unwrap();
-        let second = fresh_path(root.path(), &config(), now);
+        let second = fresh_path(root.path(), &RunDir::name(&config()), now);
         assert!(second.ends_with("pendulum__rfm__1__20240301-000000-2"));
     }
 
@@ -319,27 +387,24 @@ mod tests {
     fn progress_has_a_field_for_every_column() {
         let root = tempfile::tempdir().unwrap();
         let run = RunDir::create(Some(&root.path().join("r")), &config()).unwrap();
-        let mut progress = ProgressFile::create(&run).unwrap();
-        for timesteps in [0, 1000] {
-            let row = ProgressRow {
-                timesteps,
-                decisions: timesteps / 4,
-                updates: timesteps / 4,
-                cpu_seconds: 0.25,
-                train_return: f64::NAN,
-                return_mean: -150.5,
-                return_ci95: 80.0 / (1.0 + timesteps as f64),
-                return_best_of: -140.0,
-                critic_loss: 1.5e-3,
-                actor_loss: 1.0,
-                q_mean: -3.25,
-                ess: 3.0,
-                entropy: f64::NAN,
-                temperature: 0.1,
-                grad_norm: f64::INFINITY,
-            };
-            progress.write(&row).unwrap();
-        }
+        let rows = [0, 1000].map(|timesteps| ProgressRow {
+            timesteps,
+            decisions: timesteps / 4,
+            updates: timesteps / 4,
+            cpu_seconds: 0.25,
+            train_return: f64::NAN,
+            return_mean: -150.5,
+            return_ci95: 80.0 / (1.0 + timesteps as f64),
+            return_best_of: -140.0,
+            critic_loss: 1.5e-3,
+            actor_loss: 1.0,
+            q_mean: -3.25,
+            ess: 3.0,
+            entropy: f64::NAN,
+            temperature: 0.1,
+            grad_norm: f64::INFINITY,
+        });
+        write_progress(&run, &rows).unwrap();
         let text = fs::read_to_string(run.file("progress.csv")).unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);

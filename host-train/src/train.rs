@@ -95,21 +95,23 @@ struct Lane {
 
 impl Lane {
     /// Starts an episode; `obs` gets its first observation.
-    fn reset(&mut self, obs: &mut [f32]) {
+    fn reset(&mut self, obs: &mut [f32]) -> Result<()> {
         self.began = words_of(self.noise.rng());
         self.actions.clear();
         (self.episode_return, self.length) = (0.0, 0);
-        self.env.reset(self.noise.rng());
+        self.env.reset(self.noise.rng())?;
         self.env.observe(obs);
+        Ok(())
     }
 
     /// Brings the environment to where its episode stands.
-    fn restore(&mut self, obs: &mut [f32]) {
-        self.env.reset(&mut of_words(self.began));
+    fn restore(&mut self, obs: &mut [f32]) -> Result<()> {
+        self.env.reset(&mut of_words(self.began))?;
         for action in self.actions.chunks_exact(self.env.spec().act()) {
-            self.env.step(action);
+            self.env.step(action)?;
         }
         self.env.observe(obs);
+        Ok(())
     }
 
     fn visit(&mut self, name: &str, visitor: &mut dyn Visitor) {
@@ -140,6 +142,8 @@ pub struct Trainer {
     progress: Progress,
     /// Updates that the decisions so far have bought and that were not made yet.
     owed: f64,
+    /// An update gave numbers that are not finite, or an environment cannot begin: from here nothing can go on.
+    broken: bool,
 }
 
 impl Trainer {
@@ -165,14 +169,13 @@ impl Trainer {
         };
         let spec = first.env.spec();
         let (obs, act, low, high) = (spec.obs(), spec.act(), spec.low.clone(), spec.high.clone());
-        // A buffer beyond the decisions of the whole run would only be memory.
+        let mut replay = Replay::with_normaliser(train.buffer_size, Normaliser::new(&config.env), act);
+        // About as many as the run decides: room beyond them would only be memory.
         let decisions = config.total_timesteps / config.env.action_repeat.max(1) as u64;
-        let decisions =
-            usize::try_from(decisions).unwrap_or(usize::MAX).saturating_add(train.block + train.num_envs + 1);
-        let capacity = train.buffer_size.min(decisions);
+        replay.reserve(usize::try_from(decisions).unwrap_or(usize::MAX));
         let mut trainer = Self {
             agent: agent::make(&config.algorithm, obs, act, config.seed),
-            replay: Replay::with_normaliser(capacity, Normaliser::new(&config.env), act),
+            replay,
             exploration: Noise::new(config.seed, STREAM_EXPLORATION),
             low,
             high,
@@ -194,9 +197,10 @@ impl Trainer {
                 last: UpdateStats::default(),
             },
             owed: 0.0,
+            broken: false,
         };
         for (lane, obs) in trainer.lanes.iter_mut().zip(trainer.obs.chunks_exact_mut(obs)) {
-            lane.reset(obs);
+            lane.reset(obs)?;
             trainer.replay.normaliser_mut().observe(obs);
         }
         Ok(trainer)
@@ -248,8 +252,7 @@ impl Trainer {
         while self.progress.steps < self.progress.total {
             let known = self.episodes.len();
             let started = ThreadTime::now();
-            self.decide();
-            let learned = self.learn();
+            let learned = self.decide().and_then(|()| self.learn());
             self.progress.cpu_seconds += started.elapsed().as_secs_f64();
             learned?;
             let (progress, episodes) = (self.progress.clone(), self.episodes[known..].to_vec());
@@ -261,7 +264,7 @@ impl Trainer {
     }
 
     /// One block of decisions.
-    fn decide(&mut self) {
+    fn decide(&mut self) -> Result<()> {
         let lanes = self.lanes.len();
         for _ in 0..self.config.train().block.div_ceil(lanes) {
             // A policy to start from explores better than chance does.
@@ -274,17 +277,18 @@ impl Trainer {
                 self.agent.act(&self.normalised, &mut self.actions);
             }
             for lane in 0..lanes {
-                self.step(lane);
+                self.step(lane)?;
                 if !random {
                     self.owed += self.config.train().updates_per_decision;
                 }
             }
         }
         self.replay.normaliser_mut().refresh();
+        Ok(())
     }
 
     /// One decision of one lane: act, store, and start anew where the episode ended.
-    fn step(&mut self, index: usize) {
+    fn step(&mut self, index: usize) -> Result<()> {
         let lane = &mut self.lanes[index];
         let (obs, act) = (self.next_obs.len(), self.plant_action.len());
         let before = &mut self.obs[index * obs..(index + 1) * obs];
@@ -293,7 +297,7 @@ impl Trainer {
         for ((out, a), (low, high)) in self.plant_action.iter_mut().zip(action).zip(limits) {
             *out = f64::from(low + (a + 1.0) * 0.5 * (high - low));
         }
-        let outcome = lane.env.step(&self.plant_action);
+        let outcome = lane.env.step(&self.plant_action)?;
         lane.actions.extend_from_slice(&self.plant_action);
         lane.env.observe(&mut self.next_obs);
         self.replay.normaliser_mut().observe(&self.next_obs);
@@ -311,11 +315,14 @@ impl Trainer {
         if outcome.terminated || outcome.truncated {
             let (episode_return, length) = (lane.episode_return, lane.length);
             self.episodes.push(Episode { at: self.progress.steps, episode_return, length });
-            lane.reset(before);
+            self.broken = true;
+            lane.reset(before)?;
+            self.broken = false;
             self.replay.normaliser_mut().observe(before);
         } else {
             before.copy_from_slice(&self.next_obs);
         }
+        Ok(())
     }
 
     /// The updates that are due.
@@ -327,6 +334,7 @@ impl Trainer {
             self.progress.refused += self.progress.last.refused as u64;
             let last = &self.progress.last;
             if !(last.critic_loss.is_finite() && last.actor_loss.is_finite()) {
+                self.broken = true;
                 return Err(Error::failure(format!(
                     "training diverged at control step {} (a loss is not finite), the last evaluated policy is kept: \
                      lower {algo}.q_lr, {algo}.policy_lr or env.reward_scale",
@@ -358,15 +366,28 @@ impl Trainer {
         visitor.f32s("last_update", &mut last);
         [l.critic_loss, l.actor_loss, l.q_mean, l.ess, l.entropy, l.lambda, l.grad_norm] = last;
         visitor.f64s("owed_updates", std::slice::from_mut(&mut self.owed));
+        visitor.f32s("observations", &mut self.obs);
         visitor.aside("cpu_seconds", &mut self.progress.cpu_seconds);
     }
 
     /// Brings the environments to where their episodes stand, after [`Self::visit`] put numbers back.
-    pub fn restore(&mut self) {
-        let obs = self.next_obs.len();
-        for (lane, obs) in self.lanes.iter_mut().zip(self.obs.chunks_exact_mut(obs)) {
-            lane.restore(obs);
+    ///
+    /// Returns whether each of them shows what it showed before: one with randomness of its own does not.
+    pub fn restore(&mut self) -> Result<bool> {
+        let width = self.next_obs.len();
+        let mut same = true;
+        for (lane, obs) in self.lanes.iter_mut().zip(self.obs.chunks_exact_mut(width)) {
+            self.next_obs.copy_from_slice(obs);
+            lane.restore(obs)?;
+            same &= obs.iter().zip(&self.next_obs).all(|(now, before)| now.to_bits() == before.to_bits());
         }
+        Ok(same)
+    }
+
+    /// Whether training can go on from here: after an update that diverged it cannot. After an environment's failed step
+    /// it can, from before that step.
+    pub fn can_go_on(&self) -> bool {
+        !self.broken
     }
 
     /// CRC-64 over everything that training moves, measured times apart: two trainers with one digest go on alike.

@@ -26,7 +26,7 @@ pub struct Recorded {
 
 /// The names of the columns for an environment.
 fn columns(spec: &EnvSpec) -> Vec<String> {
-    let named = |prefix: &str, names: &[&str]| names.iter().map(|n| format!("{prefix}.{n}")).collect::<Vec<_>>();
+    let named = |prefix: &str, names: &[String]| names.iter().map(|n| format!("{prefix}.{n}")).collect::<Vec<_>>();
     let mut columns = named("obs", &spec.obs_names);
     columns.extend(named("act", &spec.act_names));
     columns.push("reward".to_string());

@@ -80,7 +80,10 @@ fn a_run_from_training_to_export() {
     assert_eq!((&report["env"], &report["algo"]), (&"pendulum".into(), &"rfm".into()));
     assert_eq!((report["seed"].as_u64(), report["total_timesteps"].as_u64()), (Some(5), Some(2400)));
     assert_eq!(report["policy"].as_str().unwrap(), policy.to_str().unwrap());
-    assert_eq!(names(&dir.path().join("run")), ["config.toml", "curve.svg", "policy.flw", "progress.csv"]);
+    assert_eq!(
+        names(&dir.path().join("run")),
+        ["checkpoints", "config.toml", "curve.svg", "policy.flw", "progress.csv"]
+    );
     let csv = fs::read_to_string(dir.path().join("run/progress.csv")).unwrap();
     // A header, the untrained policy, eleven evaluations along the way, the last.
     assert_eq!(csv.lines().count(), 14, "{csv}");
@@ -204,7 +207,11 @@ fn diverging_physics_and_a_foreign_firmware_are_named() {
     let out = dir.path().join("run");
     let out = out.to_str().unwrap();
     let args = ["train", "--env", "cartpole", "--total-timesteps", "400", "--out", out];
-    refused(&[&args[..], &["--set", "env.gear=1e300"]].concat(), 1, &["physics of cartpole diverged"]);
+    refused(
+        &[&args[..], &["--set", "env.gear=1e300"]].concat(),
+        1,
+        &["environment cartpole", "not finite", "control step"],
+    );
     let out = dir.path().join("cartpole");
     let args = [&args[..6], &[out.to_str().unwrap(), "--json"], &SHORT].concat();
     let policy = json(&run(&args))["policy"].as_str().unwrap().to_string();
@@ -244,8 +251,8 @@ fn ctrl_c_keeps_the_work_so_far() {
     let stderr = text(&output.stderr);
     assert_eq!(status.code(), Some(130), "{stderr}");
     let last = stderr.lines().last().unwrap();
-    assert!(last.contains("stopped at") && last.contains("config.toml") && !stderr.contains("panicked"), "{stderr}");
-    assert_eq!(names(&out), ["config.toml", "curve.svg", "policy.flw", "progress.csv"]);
+    assert!(last.contains("stopped at") && last.contains("-- resume ") && !stderr.contains("panicked"), "{stderr}");
+    assert_eq!(names(&out), ["checkpoints", "config.toml", "curve.svg", "policy.flw", "progress.csv"]);
     let policy = out.join("policy.flw");
     assert_eq!(json(&run(&["verify", policy.to_str().unwrap(), "--json"]))["self_test"], "passed");
 }

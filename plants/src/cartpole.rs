@@ -14,6 +14,7 @@
 //! inside the rails and outside, and the end of the rail is soft: nothing stops the cart dead.
 //! Never panics, never allocates; deterministic to the bit on every target.
 
+use crate::mechanics::{capsule_inertia, near_zero, rk4};
 use crate::{ParamError, clip, normal, params};
 use core::f64::consts::PI;
 use rand_core::Rng;
@@ -85,11 +86,7 @@ struct Constants {
 impl Constants {
     fn new(p: &CartpoleParams) -> Self {
         let (m, length, r) = (p.pole_mass, p.pole_length, p.pole_radius);
-        // A capsule is a cylinder with the two halves of a ball; the volumes share the mass.
-        let (cylinder, ball) = (PI * r * r * length, 4.0 / 3.0 * PI * r * r * r);
-        let (m_c, m_b) = (m * cylinder / (cylinder + ball), m * ball / (cylinder + ball));
-        let about_centre = m_c * (3.0 * r * r + length * length) / 12.0
-            + m_b * (0.4 * r * r + 0.375 * r * length + 0.25 * length * length);
+        let about_centre = capsule_inertia(m, length, r);
         let l = 0.5 * length;
         let (mass, moment, inertia) = (p.cart_mass + m, m * l, about_centre + m * l * l);
         let time = p.limit_time.max(2.0 * p.dt);
@@ -151,17 +148,9 @@ impl Cartpole {
     pub fn step(&mut self, action: f64) -> f64 {
         let action = clip(action, -1.0, 1.0);
         let force = self.params.gear * action;
-        let h = self.params.dt;
         let s = [self.x, self.theta, self.x_dot, self.theta_dot];
-        let k1 = self.derivative(&s, force);
-        let k2 = self.derivative(&advance(&s, 0.5 * h, &k1), force);
-        let k3 = self.derivative(&advance(&s, 0.5 * h, &k2), force);
-        let k4 = self.derivative(&advance(&s, h, &k3), force);
-        let mut mean = [0.0; 4];
-        for (i, slot) in mean.iter_mut().enumerate() {
-            *slot = k1[i] * (1.0 / 6.0) + k2[i] * (1.0 / 3.0) + k3[i] * (1.0 / 3.0) + k4[i] * (1.0 / 6.0);
-        }
-        [self.x, self.theta, self.x_dot, self.theta_dot] = advance(&s, h, &mean);
+        let s = rk4(&s, self.params.dt, |s| self.derivative(s, force));
+        [self.x, self.theta, self.x_dot, self.theta_dot] = s;
         self.reward(action)
     }
 
@@ -222,18 +211,6 @@ impl Cartpole {
         let push = (wanted + outward * free) / (inverse_mass + softness);
         if push > 0.0 { -outward * push } else { 0.0 }
     }
-}
-
-fn advance(s: &State, h: f64, rate: &State) -> State {
-    [s[0] + h * rate[0], s[1] + h * rate[1], s[2] + h * rate[2], s[3] + h * rate[3]]
-}
-
-/// 1 at zero, falling as a Gaussian to 0.1 at a distance of `margin`.
-fn near_zero(value: f64, margin: f64) -> f64 {
-    /// sqrt(-2 ln 0.1): at this distance a unit Gaussian has fallen to 0.1.
-    const TENTH: f64 = 2.145_966_026_289_347;
-    let z = value.abs() / margin * TENTH;
-    libm::exp(-0.5 * (z * z))
 }
 
 /// Two parabolas that meet at one half: MuJoCo's default shape of the impedance.

@@ -4,8 +4,9 @@
 //! same arithmetic: everything is `f64` through `libm`, in a fixed order, and gives the same bits on every target.
 //! `no_std`, no allocator, no `unsafe`; nothing here panics, whatever numbers come in (a NaN action gives a NaN state).
 //!
-//! Cost: one pendulum step is one sine and one floating remainder, one cart-pole step eight sines and cosines (four
-//! Runge-Kutta stages) and two exponentials, all of them software on a chip without a double-precision unit.
+//! Cost: one pendulum step is one sine and one floating remainder; the others take the four stages of a Runge-Kutta
+//! step with a sine and a cosine each (a cart-pole step eight of them and two exponentials), the puck of the fork none.
+//! All of them are software on a chip without a double-precision unit.
 //!
 //! ```
 //! use plants::Pendulum;
@@ -19,12 +20,21 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod acrobot;
 mod cartpole;
+mod fork;
+mod furuta;
+mod mechanics;
 mod pendulum;
+mod quadrotor2d;
 mod random;
 
+pub use acrobot::{Acrobot, AcrobotParams};
 pub use cartpole::{Cartpole, CartpoleParams};
+pub use fork::{Fork, ForkParams, ForkState};
+pub use furuta::{Furuta, FurutaParams};
 pub use pendulum::{Pendulum, PendulumParams};
+pub use quadrotor2d::{Quadrotor2d, Quadrotor2dParams};
 pub use random::{normal, uniform, uniform_in};
 
 use core::fmt;
@@ -41,6 +51,8 @@ pub enum ParamError {
     Negative(&'static str),
     /// The parameter must be a finite number.
     NotFinite(&'static str),
+    /// The parameter must be what the second entry says.
+    OutOfRange(&'static str, &'static str),
 }
 
 impl fmt::Display for ParamError {
@@ -56,6 +68,7 @@ impl fmt::Display for ParamError {
             Self::NotPositive(key) => write!(f, "{key} must be a finite number above zero"),
             Self::Negative(key) => write!(f, "{key} must be a finite number, zero or above"),
             Self::NotFinite(key) => write!(f, "{key} must be a finite number"),
+            Self::OutOfRange(key, range) => write!(f, "{key} must be {range}"),
         }
     }
 }

@@ -57,6 +57,11 @@ fn target_directory_override() -> Option<PathBuf> {
     std::path::absolute(directory).ok()
 }
 
+/// Where builds of the workspace go: `CARGO_TARGET_DIR` or `target`.
+pub fn target_directory(root: &Path) -> PathBuf {
+    target_directory_override().unwrap_or_else(|| root.join("target"))
+}
+
 /// Where the firmware's builds go: `CARGO_TARGET_DIR` or `firmware/target`.
 pub fn firmware_target_directory(root: &Path) -> PathBuf {
     target_directory_override().unwrap_or_else(|| root.join("firmware/target"))

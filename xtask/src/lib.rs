@@ -4,29 +4,42 @@
 //! * [`boards`]: the targets, read from `firmware/boards/*/board.toml`.
 //! * [`cargo`]: cargo as a child process, with an environment that does not leak from one build into another.
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
+//! * [`python`]: Python environments with the packages that results are checked against.
 //! * [`elf`]: flash and static RAM from an ELF's sections.
 //! * [`qemu`]: runs an ELF and decodes its `defmt` log.
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
+//! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
+//! * [`results`], [`ablation`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
 
+pub mod ablation;
 pub mod boards;
+pub mod campaign;
 pub mod cargo;
 pub mod digests;
+pub mod document;
 pub mod elf;
 pub mod estimates;
 pub mod policy;
+pub mod profile_fit;
+pub mod python;
 pub mod qemu;
 pub mod refusals;
+pub mod results;
 pub mod snapshot;
 pub mod steps;
 pub mod test;
 pub mod tools;
+
+/// The trainer's file: the program that shows the model and the one that fits it count the same things.
+#[path = "../../host-train/src/profile/cost.rs"]
+pub mod cost;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -40,9 +53,15 @@ pub enum Command {
     Digests(digests::Options),
     /// Measure the instructions and the RAM of one estimate of a posterior mean, for several sizes
     Estimates(estimates::Options),
+    /// Measure random policies on the Cortex-M4F and fit the constants of `host-train profile`
+    ProfileFit(profile_fit::Options),
+    /// Train all algorithms on all tasks over seeds and write docs/results.md with its pictures
+    Results(results::Options),
+    /// Train variants of the default agent against it, paired by seed, and write docs/ablation.md
+    Ablation(ablation::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
-    /// Install the rustup targets and components and QEMU, and check nothing
+    /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
 
@@ -65,12 +84,16 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Test(options) => test::run(&root, &options),
         Command::Digests(options) => digests::run(&root, &options),
         Command::Estimates(options) => estimates::run(&root, &options),
+        Command::ProfileFit(options) => profile_fit::run(&root, &options),
+        Command::Results(options) => results::run(&root, &options),
+        Command::Ablation(options) => ablation::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;
             tools::ensure_targets(&root, &boards)?;
             tools::ensure_qemu(&boards)?;
+            println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }
     }

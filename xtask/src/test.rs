@@ -1,14 +1,15 @@
 //! The test command: everything that must hold before a change is committed, in one list.
 //!
 //! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
-//! documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
-//! the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the tests marked `#[ignore]` and the
-//! digests over several seeds.
+//! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
+//! installs), documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
+//! the cost model, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
+//! the digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::steps::{Steps, output_of};
-use crate::{digests, estimates, policy, qemu, refusals, snapshot, tools};
+use crate::{digests, estimates, policy, profile_fit, python, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use std::fs;
@@ -22,7 +23,7 @@ pub struct Options {
     /// Leave out what needs QEMU
     #[arg(long)]
     host: bool,
-    /// Add the tests that take long: ignored ones, digests over several seeds
+    /// Add the tests that take long: all ignored ones, digests over several seeds
     #[arg(long)]
     long: bool,
     /// Rewrite the firmware's snapshots with what the programs print now
@@ -38,6 +39,9 @@ const LONG_SEEDS: std::ops::Range<u64> = 1..6;
 
 /// Optimised, with debug assertions and overflow checks: see `.cargo/config.toml`.
 const PROFILE: [&str; 2] = ["--profile", "checked"];
+
+/// Tells a Python peer's test which interpreter has the packages.
+const INTERPRETER: &str = "FLOWLET_PYTHON";
 
 const FORMAT: [&str; 4] = ["--check", "--", "--color", "never"];
 
@@ -66,13 +70,16 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
     if options.host {
-        println!("left out by --host: firmware snapshots, refusals, estimates and digests, all of which run in QEMU");
+        println!(
+            "left out by --host: firmware snapshots, refusals, estimates, cost model and digests, all of which run in QEMU"
+        );
         return Ok(steps.finish());
     }
     snapshots(&mut steps, root, &boards, options.bless);
     refusals::check(&mut steps, root, &boards);
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
         steps.step("estimates on m4f", || estimates::check(root, board));
+        steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
     let seeds = if options.long { 0..LONG_SEEDS.end } else { 0..1 };
     for seed in seeds {
@@ -111,13 +118,19 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
 }
 
 fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
-    let test = |extra: &[&str]| {
-        counted(cargo::cargo(root).args(["test", "--workspace", "--no-fail-fast"]).args(PROFILE).args(extra))
-    };
-    steps.step("host tests", || test(&["--all-targets"]));
-    steps.step("doc tests", || test(&["--doc"]));
+    steps.step("host tests", || counted(tests(root).arg("--all-targets")));
+    steps.step("doc tests", || counted(tests(root).arg("--doc")));
     if long {
-        steps.step("long host tests", || test(&["--all-targets", "--", "--ignored"]));
+        steps.step("long host tests and Python peers", || {
+            counted(tests(root).args(["--all-targets", "--", "--ignored"]).env(INTERPRETER, python::test_venv(root)?))
+        });
+    } else {
+        steps.step("Python peers", || {
+            let mut peers = cargo::cargo(root);
+            peers.args(["test", "--package", "host-train", "--no-fail-fast"]).args(PROFILE);
+            peers.args(peer_tests(root)?.iter().flat_map(|name| ["--test", name])).args(["--", "--ignored"]);
+            counted(peers.env(INTERPRETER, python::test_venv(root)?))
+        });
     }
     steps.step("documentation", || {
         let mut doc = cargo::cargo(root);
@@ -126,13 +139,41 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
     });
 }
 
+/// `cargo test` of the workspace.
+fn tests(root: &Path) -> Command {
+    let mut tests = cargo::cargo(root);
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(PROFILE);
+    tests
+}
+
+/// The test files of the trainer that need Python, by name.
+fn peer_tests(root: &Path) -> Result<Vec<String>> {
+    let folder = root.join("host-train/tests");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if stem.starts_with("peers_") && path.extension().is_some_and(|extension| extension == "rs") {
+            names.push(stem.into_owned());
+        }
+    }
+    if names.is_empty() {
+        bail!("{} has no peers_*.rs", folder.display());
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Runs `cargo test` and counts the tests; a run of none is a failure.
 fn counted(command: &mut Command) -> Result<String> {
     let (passed, ignored) = count(&output_of(command)?);
     if passed == 0 {
         bail!("no test ran");
     }
-    Ok(if ignored == 0 { format!("{passed} tests") } else { format!("{passed} tests; {ignored} run by --long") })
+    Ok(match ignored {
+        0 => format!("{passed} tests"),
+        _ => format!("{passed} tests; {ignored} ignored ones are the Python peers and what --long adds"),
+    })
 }
 
 /// Passed and ignored tests by the closing lines of `cargo test`.
@@ -231,5 +272,12 @@ mod tests {
                       test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s\n";
         assert_eq!(count(output), (7, 1));
         assert_eq!(count(""), (0, 0));
+    }
+
+    #[test]
+    fn peers_are_found_by_name() {
+        let names = peer_tests(&crate::root()).unwrap();
+        assert!(names.contains(&"peers_onnx".to_string()) && names.is_sorted(), "{names:?}");
+        assert!(peer_tests(Path::new("/nowhere")).is_err());
     }
 }

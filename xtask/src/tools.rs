@@ -1,6 +1,7 @@
-//! The tools that builds and tests need beside cargo: rustup's targets and components, QEMU's emulators.
+//! The tools that builds and tests need beside cargo: rustup's targets and components, QEMU's emulators, Debian's
+//! packages.
 //!
-//! Each `ensure_` function looks first and installs only what is missing: targets and components by rustup, QEMU by
+//! Each `ensure_` function looks first and installs only what is missing: targets and components by rustup, the rest by
 //! `apt-get` when this user may (root, or `sudo` that asks no password). What it cannot install is one sentence with the
 //! command to type. Progress goes to standard error.
 
@@ -74,18 +75,26 @@ pub fn ensure_qemu(boards: &[Board]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let by_hand = format!(
-        "{} is missing: type `sudo apt-get install {}` (other systems: `dnf install qemu-system-arm qemu-system-riscv`, \
-         `brew install qemu`)",
-        missing.join(" and "),
-        QEMU_PACKAGES.join(" ")
-    );
+    let others = "`dnf install qemu-system-arm qemu-system-riscv`, `brew install qemu`";
+    apt_install(&missing.join(" and "), &QEMU_PACKAGES, others)?;
+    let missing = missing_emulators(boards);
+    if !missing.is_empty() {
+        bail!("{} is still missing after {} were installed", missing.join(" and "), QEMU_PACKAGES.join(" and "));
+    }
+    Ok(())
+}
+
+/// Installs Debian's `packages` because `missing` is; `others` are the commands of other systems, for the error.
+pub fn apt_install(missing: &str, packages: &[&str], others: &str) -> Result<()> {
+    let names = packages.join(" ");
+    let by_hand = format!("{missing} is missing: type `sudo apt-get install {names}` (other systems: {others})");
     let Some(apt) = apt_get() else { bail!(by_hand) };
-    eprintln!("installing: {} install {}", apt.join(" "), QEMU_PACKAGES.join(" "));
+    eprintln!("installing: {} install {names}", apt.join(" "));
     // A stale list of packages is the usual cause of a failed installation; a failed update need not be one.
     let _ = quiet(&apt, &["update"]);
-    let install: Vec<&str> = ["install", "-y", "--no-install-recommends"].into_iter().chain(QEMU_PACKAGES).collect();
-    if !quiet(&apt, &install) || !missing_emulators(boards).is_empty() {
+    let install: Vec<&str> =
+        ["install", "-y", "--no-install-recommends"].into_iter().chain(packages.iter().copied()).collect();
+    if !quiet(&apt, &install) {
         bail!("{by_hand}; installing it from here failed");
     }
     Ok(())

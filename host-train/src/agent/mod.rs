@@ -6,8 +6,15 @@
 //! same bits.
 
 pub mod batch;
+pub mod critics;
+pub mod diffusion;
+pub mod dqs;
 pub mod posterior;
+pub mod qne;
+pub mod qsm;
+pub mod qvpo;
 pub mod rfm;
+pub mod sac;
 pub mod sampler;
 pub mod select;
 
@@ -21,12 +28,18 @@ use crate::state::Visitor;
 use crate::{Error, Result};
 use flowlet::policy::Artefact;
 
-/// What one update reports.
+/// Streams of the seed that agents use; the training loop uses others.
+const STREAM_WEIGHTS: u64 = 0;
+const STREAM_BEHAVIOUR: u64 = 1;
+const STREAM_UPDATES: u64 = 2;
+
+/// What one update reports; NaN where an algorithm has no such number.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UpdateStats {
     /// Sum over both critics of the mean squared error.
     pub critic_loss: f32,
-    /// Mean squared error of the velocity.
+    /// Mean squared error of the velocity or the noise, weighted where the algorithm weighs; for `sac` its objective. Of a
+    /// delayed actor, this and what else its update finds is that of the last.
     pub actor_loss: f32,
     /// Mean Q of the batch.
     pub q_mean: f32,
@@ -78,6 +91,11 @@ pub trait Agent: Send {
 pub fn make(algorithm: &Algorithm, obs: usize, act: usize, seed: u64) -> Box<dyn Agent> {
     match algorithm {
         Algorithm::Rfm(config) => Box::new(rfm::Rfm::new(config, obs, act, seed)),
+        Algorithm::Sac(config) => Box::new(sac::Sac::new(config, obs, act, seed)),
+        Algorithm::Qsm(config) => Box::new(qsm::Qsm::new(config, obs, act, seed)),
+        Algorithm::Qne(config) => Box::new(qne::Qne::new(config, obs, act, seed)),
+        Algorithm::Dqs(config) => Box::new(dqs::Dqs::new(config, obs, act, seed)),
+        Algorithm::Qvpo(config) => Box::new(qvpo::Qvpo::new(config, obs, act, seed)),
     }
 }
 
@@ -100,6 +118,7 @@ pub fn velocity_shape(config: &RfmConfig, obs: usize, act: usize) -> VelocitySha
         outputs: act,
         activation: config.train.activation,
         trunk: config.train.trunk,
+        layer_norm: false,
     };
     VelocityShape { obs, act, frequencies: config.frequencies.clone(), constant, hidden }
 }
@@ -112,6 +131,7 @@ pub fn critic_shape(config: &TrainConfig, obs: usize, act: usize) -> CriticShape
         outputs: 1,
         activation: config.critic_activation,
         trunk: Trunk::Plain,
+        layer_norm: config.critic_layer_norm,
     };
     CriticShape { obs, act, hidden }
 }
@@ -123,3 +143,6 @@ fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     }
     &mut buffer[..len]
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,12 @@
 //! One update, on a minibatch:
 //! 1. a latent u' at s' (and one at s where the actor learns there), chosen among `target_particles`;
 //! 2. critics: one Adam step on sum over k of mean (Q_k - y)^2, y = r + gamma mask min Qbar(s', tanh u'); Polyak;
+//!    of every `actor_delay` updates all but one end here;
 //! 3. points x = t u + (1 - t) e on the path, t uniform;
 //! 4. their posterior means under the updated critics, from K candidate latents each;
-//! 5. actor: one Adam step on the mean squared error of v(x, t, s) against (E[X_1 | x] - x) / (1 - t);
-//! 6. the temperature, towards a target entropy where the rule says so.
+//! 5. actor: one Adam step on the mean squared error of v(x, t, s) against (E[X_1 | x] - x) / (1 - t); its running
+//!    average, which is what is evaluated and exported, follows;
+//! 6. the temperature, along its schedule, or towards a target entropy or effective sample size (`docs/temperature.md`).
 //!
 //! Panics only on slices of a wrong length. After the first update nothing allocates. Deterministic given the seed.
 //! Cost at 17 observations, 6 actions and the standard constants: about 9.2 M multiply-accumulates an update.
@@ -21,8 +23,8 @@ use super::posterior::{Estimates, Points, Posterior, Values};
 use super::room;
 use super::select::{Pick, Selector};
 pub use super::velocity_shape;
-use super::{Agent, UpdateStats, critic_shape, mean};
-use crate::config::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule};
+use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, critic_shape, mean};
+use crate::config::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
 use crate::nn::lanes::{Lane, pack_groups, panels};
@@ -34,21 +36,22 @@ use crate::state::Visitor;
 use crate::{Error, Result};
 use flowlet::policy::Artefact;
 
-/// Streams of the seed that the agent uses; the training loop uses others.
-const STREAM_WEIGHTS: u64 = 0;
-const STREAM_BEHAVIOUR: u64 = 1;
-const STREAM_UPDATES: u64 = 2;
-
 /// The agent: networks, optimisers, temperature, random streams, and the memory an update works in.
 #[derive(Clone, Debug)]
 pub struct Rfm {
     config: RfmConfig,
     actor: VelocityNet,
+    /// The actor's running average: what is evaluated and exported.
+    average: VelocityNet,
     critic: TwinCritic,
     target: TwinCritic,
     actor_adam: Adam,
     critic_adam: Adam,
     log_lambda: f32,
+    /// Updates so far.
+    count: u64,
+    /// What the last update reported.
+    last: UpdateStats,
     behaviour: Noise,
     updates: Noise,
     selector: Selector,
@@ -103,8 +106,11 @@ impl Rfm {
             config: config.clone(),
             actor_adam: Adam::new(actor_params, config.train.policy_lr as f32, limit),
             critic_adam: Adam::new(critic_params, config.train.q_lr as f32, limit),
+            average: actor.clone(),
             target: critic.clone(),
             log_lambda: (config.temperature as f32).ln(),
+            count: 0,
+            last: UpdateStats::default(),
             behaviour: Noise::new(seed, STREAM_BEHAVIOUR),
             updates: Noise::new(seed, STREAM_UPDATES),
             selector: Selector::new(config, &velocity, &shape, config.particles.max(config.target_particles)),
@@ -138,7 +144,11 @@ impl Rfm {
     fn update_critics(&mut self) -> (f32, f32) {
         let m = &mut self.memory;
         tanh_of(&mut m.next_action, &m.next_latent);
-        self.target.minimum(&m.batch.next_obs, &m.next_action, 1, &mut m.target_q, &mut m.critic_work);
+        let (s, a) = (&m.batch.next_obs, &m.next_action);
+        match self.config.target_twins {
+            Twins::Min => self.target.minimum(s, a, 1, &mut m.target_q, &mut m.critic_work),
+            Twins::Mean => self.target.mean(s, a, 1, &mut m.target_q, &mut m.critic_work),
+        }
         let gamma = self.config.train.gamma as f32;
         for ((q, r), mask) in m.target_q.iter_mut().zip(&m.batch.reward).zip(&m.batch.mask) {
             *q = r + gamma * mask * *q;
@@ -202,14 +212,27 @@ impl Rfm {
         };
         let loss = self.actor.regress(s, &m.x, &m.t, &m.velocity_target, &mut m.actor_work, &mut m.actor_gradient);
         let norm = self.actor_adam.step(self.actor.params_mut(), &mut m.actor_gradient);
+        polyak(self.average.params_mut(), self.actor.params(), self.config.actor_average as f32);
         (loss, norm)
     }
 
-    /// Step 6: log lambda up where the target's entropy is too low. The step is limited, for early estimates are wild.
-    fn update_temperature(&mut self, entropy: f32) {
+    /// Step 6: log lambda by its rule; up where the target's entropy or the effective sample size is too low. The step
+    /// is limited, for early estimates are wild.
+    fn update_temperature(&mut self, entropy: f32, ess: f32) {
         let c = &self.config;
-        if c.temperature_rule == TemperatureRule::Entropy && entropy.is_finite() {
-            let missing = c.target_entropy_per_dim as f32 * self.actor.shape().act as f32 - entropy;
+        let missing = match c.temperature_rule {
+            TemperatureRule::Fixed => return,
+            TemperatureRule::Annealed => {
+                let actor_updates = (self.count - 1) / c.actor_delay + 1;
+                let share = (actor_updates as f64 / c.anneal_updates as f64).min(1.0);
+                self.log_lambda = ((1.0 - share) * c.temperature.ln() + share * c.temperature_end.ln()) as f32;
+                return;
+            }
+            TemperatureRule::Entropy => c.target_entropy_per_dim as f32 * self.actor.shape().act as f32 - entropy,
+            TemperatureRule::Ess => (c.target_ess as f32 * c.candidates() as f32 / ess).ln(),
+        };
+        // Without an estimate it stays.
+        if !missing.is_nan() {
             self.log_lambda = (self.log_lambda + c.temperature_lr as f32 * missing.clamp(-1.0, 1.0))
                 .clamp(c.log_temperature_min as f32, c.log_temperature_max as f32);
         }
@@ -235,9 +258,9 @@ impl Rfm {
         &self.critic
     }
 
-    /// The actor's parameters in the artefact's layout, constant features folded into the first bias.
+    /// The average actor's parameters in the artefact's layout, constant features folded into the first bias.
     pub fn actor_params(&self) -> Vec<f32> {
-        self.actor.exported()
+        self.average.exported()
     }
 
     /// The parameters of critic `k` (0 or 1) in the artefact's layout.
@@ -257,7 +280,7 @@ impl Agent for Rfm {
 
     fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
         let latents = room(&mut self.memory.chosen, actions.len());
-        self.selector.draw(&self.actor, &self.critic, obs, particles, Pick::Best, noise, latents);
+        self.selector.draw(&self.average, &self.critic, obs, particles, Pick::Best, noise, latents);
         tanh_of(actions, latents);
     }
 
@@ -265,23 +288,30 @@ impl Agent for Rfm {
         replay.sample(&mut self.memory.batch, &mut self.updates);
         self.draw_latents();
         let (critic_loss, q_mean) = self.update_critics();
+        self.count += 1;
+        if !(self.count - 1).is_multiple_of(self.config.actor_delay) {
+            self.last = UpdateStats { critic_loss, q_mean, refused: 0, ..self.last };
+            return self.last;
+        }
         self.place_points();
         self.estimate_posterior();
         let (actor_loss, grad_norm) = self.update_actor();
-        let entropy = mean(&self.memory.estimates.entropy);
-        self.update_temperature(entropy);
-        let ess = mean(&self.memory.estimates.ess);
+        let (entropy, ess) = (mean(&self.memory.estimates.entropy), mean(&self.memory.estimates.ess));
+        self.update_temperature(entropy, ess);
         let (refused, lambda) = (self.memory.estimates.refused, self.lambda());
-        UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm }
+        self.last = UpdateStats { critic_loss, actor_loss, q_mean, ess, entropy, refused, lambda, grad_norm };
+        self.last
     }
 
     fn visit(&mut self, visitor: &mut dyn Visitor) {
         visitor.f32s("actor", self.actor.params_mut());
+        visitor.f32s("average_actor", self.average.params_mut());
         visitor.f32s("critic", self.critic.params_mut());
         visitor.f32s("target_critic", self.target.params_mut());
         self.actor_adam.visit("actor_adam", visitor);
         self.critic_adam.visit("critic_adam", visitor);
         visitor.f32s("log_temperature", std::slice::from_mut(&mut self.log_lambda));
+        visitor.u64s("agent_updates", std::slice::from_mut(&mut self.count));
         self.behaviour.visit("behaviour_noise", visitor);
         self.updates.visit("update_noise", visitor);
     }
@@ -295,6 +325,7 @@ impl Agent for Rfm {
         if !self.actor.import(artefact.velocity().params()) {
             return Err(misfit());
         }
+        self.average.params_mut().copy_from_slice(self.actor.params());
         let critics: Vec<f32> = artefact.critics().flat_map(|critic| critic.params()).copied().collect();
         if !critics.is_empty() {
             if critics.len() != self.critic.params().len() {
@@ -471,17 +502,88 @@ mod tests {
         }
     }
 
+    /// The temperature settles where the posterior means have the effective sample size asked for.
+    #[test]
+    fn the_temperature_finds_its_effective_sample_size() {
+        let replay = bandit(&mut Noise::new(11, 0));
+        for target_ess in [0.4, 0.6] {
+            let rule =
+                RfmConfig { temperature_rule: TemperatureRule::Ess, temperature_lr: 1e-2, ..RfmConfig::standard() };
+            let mut agent = Rfm::new(&RfmConfig { target_ess, ..rule }, 1, 1, 1);
+            let settled: Vec<f32> = (0..1500).map(|_| agent.update(&replay).ess).skip(1000).collect();
+            let share = mean(&settled) / agent.config().candidates() as f32;
+            assert!((share - target_ess as f32).abs() < 0.05, "{share} where {target_ess} was asked for");
+        }
+    }
+
+    /// Half way through the annealing lambda is the geometric mean of both ends; afterwards it stays at the end.
+    #[test]
+    fn annealing_follows_its_schedule() {
+        let replay = bandit(&mut Noise::new(12, 0));
+        let rule = RfmConfig { temperature_rule: TemperatureRule::Annealed, actor_delay: 2, ..RfmConfig::standard() };
+        let ends = RfmConfig { temperature: 0.4, temperature_end: 0.1, anneal_updates: 20, ..rule };
+        let mut agent = Rfm::new(&ends, 1, 1, 1);
+        let lambdas: Vec<f32> = (0..60).map(|_| agent.update(&replay).lambda).collect();
+        assert!((lambdas[19] - 0.2).abs() < 1e-6, "{}", lambdas[19]);
+        assert!(lambdas.windows(2).all(|w| w[1] <= w[0]) && lambdas[39..].iter().all(|l| (l - 0.1).abs() < 1e-6));
+    }
+
+    /// With a delay of three the actor and the temperature move at the first and the fourth update, the critics always.
+    #[test]
+    fn a_delayed_actor_waits() {
+        let replay = bandit(&mut Noise::new(13, 0));
+        let mut agent = Rfm::new(&RfmConfig { actor_delay: 3, ..RfmConfig::standard() }, 1, 1, 1);
+        let mut moved = Vec::new();
+        for _ in 0..6 {
+            let (actor, critic, lambda) = (agent.actor_params(), agent.critic_params(0), agent.lambda());
+            let stats = agent.update(&replay);
+            assert_ne!(agent.critic_params(0), critic);
+            assert_eq!(agent.actor_params() == actor, agent.lambda() == lambda);
+            assert!(stats.lambda == agent.lambda() && stats.actor_loss > 0.0);
+            moved.push(agent.actor_params() != actor);
+        }
+        assert_eq!(moved, [true, false, false, true, false, false]);
+    }
+
+    /// What is exported and evaluated is the running average of what learns, from the first weights on.
+    #[test]
+    fn the_average_actor_follows() {
+        let replay = bandit(&mut Noise::new(14, 0));
+        let mut agent = Rfm::new(&RfmConfig { actor_average: 0.25, ..RfmConfig::standard() }, 1, 1, 1);
+        let mut average = agent.actor().params().to_vec();
+        for _ in 0..20 {
+            agent.update(&replay);
+            average.iter_mut().zip(agent.actor().params()).for_each(|(a, p)| *a += 0.25 * (p - *a));
+        }
+        assert_ne!(average, agent.actor().params());
+        let follows = |values: &[f32]| values.iter().zip(&average).all(|(v, a)| (v - a).abs() < 1e-6);
+        assert!(follows(agent.average.params()));
+        assert_eq!(agent.actor_params(), agent.average.exported());
+        let mut of_average = agent.clone();
+        of_average.actor = of_average.average.clone();
+        let [mut one, mut other] = [[0.0; 4], [0.0; 4]];
+        agent.evaluate(&[0.5; 4], 1, &mut Noise::new(1, 2), &mut one);
+        of_average.evaluate(&[0.5; 4], 1, &mut Noise::new(1, 2), &mut other);
+        assert_eq!(one, other);
+        // Behaviour is the live actor's.
+        agent.act(&[0.5; 4], &mut one);
+        of_average.act(&[0.5; 4], &mut other);
+        assert_ne!(one, other);
+    }
+
     /// Critics reach the fixed point of r + gamma Q: reward 1 for ever, gamma .5, so Q = 2; and Q = 1 where it ends.
     #[test]
     fn masks_decide_what_is_bootstrapped() {
-        for (terminated, want) in [(false, 2.0), (true, 1.0)] {
+        for (terminated, target_twins, want) in
+            [(false, Twins::Min, 2.0), (false, Twins::Mean, 2.0), (true, Twins::Min, 1.0)]
+        {
             let mut replay = Replay::new(100, 1, 1);
             for i in 0..100 {
                 let action = [i as f32 / 50.0 - 0.99];
                 replay.push(Transition { obs: &[0.5], action: &action, reward: 1.0, next_obs: &[0.5], terminated });
             }
             let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
-            let config = RfmConfig { train, ..RfmConfig::standard() };
+            let config = RfmConfig { train, target_twins, ..RfmConfig::standard() };
             let mut agent = Rfm::new(&config, 1, 1, 1);
             let stats = (0..1000).map(|_| agent.update(&replay)).last().unwrap();
             assert!((stats.q_mean - want).abs() < 0.05, "{terminated}: {}", stats.q_mean);
@@ -502,6 +604,12 @@ mod tests {
         }
         let train = TrainConfig { actor_layers: 1, critic_layers: 3, ..TrainConfig::standard() };
         configs.push(RfmConfig { train, particles: 1, ..RfmConfig::standard() });
+        let train = TrainConfig { critic_layer_norm: true, ..TrainConfig::standard() };
+        configs.push(RfmConfig { train, ..RfmConfig::standard() });
+        configs.push(RfmConfig { actor_delay: 3, ..RfmConfig::standard() });
+        for temperature_rule in [TemperatureRule::Fixed, TemperatureRule::Annealed, TemperatureRule::Ess] {
+            configs.push(RfmConfig { temperature_rule, ..RfmConfig::standard() });
+        }
         let mut digests = Vec::new();
         for config in configs {
             let run = |seed| {
@@ -524,7 +632,7 @@ mod tests {
         }
         digests.sort_unstable();
         digests.dedup();
-        assert_eq!(digests.len(), 10, "two of the configurations learned the same");
+        assert_eq!(digests.len(), 15, "two of the configurations learned the same");
     }
 
     /// Evaluating with a stream of its own leaves training as it was.

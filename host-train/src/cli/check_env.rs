@@ -59,7 +59,7 @@ pub(super) fn run(args: &CheckEnvArgs, output: Output) -> Result<()> {
             "not covered: {} of {} files are not records of {}: {}",
             left_out.len(),
             files.len(),
-            args.env.clone().unwrap_or_else(|| env::NAMES.join(" or ")),
+            args.env.clone().unwrap_or_else(|| "any environment".to_string()),
             left_out.join(", ")
         ));
     }

@@ -6,6 +6,13 @@ use crate::env;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// What every environment has beside the parameters that are listed with it.
+const VARIATIONS: [(&str, &str); 3] = [
+    ("delay", "control steps from a decision to its effect"),
+    ("sensor_noise", "standard deviation of the sensors' error, in units of the normaliser"),
+    ("KEY_spread", "KEY is drawn at every reset from KEY*(1-spread) to KEY*(1+spread), for each key of an environment"),
+];
+
 /// Lists every environment with its channels, limits, defaults and physics.
 pub(super) fn run(output: Output) -> Result<()> {
     let mut listed = Vec::new();
@@ -13,7 +20,8 @@ pub(super) fn run(output: Output) -> Result<()> {
         let env = env::make(name, &BTreeMap::new())?;
         let s = env.spec();
         let limits = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
-        let params = env.params();
+        let mut params = env.params();
+        params.retain(|(key, _)| !env::is_variation(key));
         let physics: Vec<String> = params.iter().map(|(k, v)| format!("{k}={v}")).collect();
         output.line(&format!("{name}: {}", s.summary));
         output.line(&format!("    observation  {}", s.obs_names.join(", ")));
@@ -21,12 +29,12 @@ pub(super) fn run(output: Output) -> Result<()> {
         let ranges: Vec<String> = ranges.map(|(n, (l, h))| format!("{n} in [{l}, {h}]")).collect();
         output.line(&format!("    action       {}", ranges.join(", ")));
         output.line(&format!(
-            "    timing       control step {} s, {} to a decision, {} to an episode (time limit, no termination)",
+            "    timing       control step {} s, {} to a decision, at most {} to an episode",
             s.control_dt, s.action_repeat, s.time_limit
         ));
         output.line(&format!("    training     {} control steps by default", s.total_timesteps));
-        output.line(&format!("    physics      {} (change with --set env.KEY=VALUE)", physics.join(" ")));
-        let physics: serde_json::Map<String, Value> = params.iter().map(|&(k, v)| (k.to_string(), json!(v))).collect();
+        output.line(&format!("    physics      {}", physics.join(" ")));
+        let physics: serde_json::Map<String, Value> = params.into_iter().map(|(k, v)| (k, json!(v))).collect();
         listed.push(json!({
             "name": name,
             "summary": s.summary,
@@ -42,6 +50,14 @@ pub(super) fn run(output: Output) -> Result<()> {
             "physics": physics,
         }));
     }
-    output.object(&json!({ "envs": listed }));
+    output.line(
+        "gym:ID: any continuous Gymnasium environment, in a Python process (FLOWLET_PYTHON names the interpreter)",
+    );
+    output.line("physics change with --set env.KEY=VALUE; every environment also has, all 0 by default:");
+    for (key, meaning) in VARIATIONS {
+        output.line(&format!("    {key:<13}{meaning}"));
+    }
+    let variations: BTreeMap<&str, &str> = VARIATIONS.into_iter().collect();
+    output.object(&json!({ "envs": listed, "variations": variations }));
     Ok(())
 }

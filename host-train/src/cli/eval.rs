@@ -5,9 +5,10 @@
 
 use super::{EvalArgs, Output, note};
 use crate::config::{Config, Sources};
-use crate::evaluate::{Protocol, env_for, evaluate};
+use crate::evaluate::{ArtefactPlayer, Protocol, env_for, evaluate, record};
 use crate::policy::ArtefactBytes;
 use crate::session::describe;
+use crate::transitions;
 use crate::{Error, Result};
 use cpu_time::ProcessTime;
 use serde_json::json;
@@ -34,6 +35,11 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
     let (episodes, best_of) = (args.episodes as usize, args.best_of as usize);
     note(&format!("playing {name}: {episodes} with seed {}", args.seed));
     let evaluation = evaluate(&artefact, &mut env, Protocol { episodes, seed: args.seed, best_of })?;
+    if let Some(path) = &args.record {
+        let rows = record(&mut ArtefactPlayer::new(artefact)?, &mut env, episodes, args.seed)?;
+        transitions::write(path, env.spec(), &rows)?;
+        note(&format!("{} transitions are in {}", rows.len(), path.display()));
+    }
     let (plain, best) = (evaluation.plain(), evaluation.best());
     output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, best_of)));
     output.object(&json!({
@@ -46,6 +52,7 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
         "return_ci95": plain.ci95.is_finite().then_some(plain.ci95),
         "return_best_of": best.map(|b| b.mean),
         "episodes": plain.n,
+        "ways": evaluation.shares().map(|(single, greedy)| json!({ "single": single, "greedy": greedy })),
         "run_dir": run_dir,
         "policy": args.policy,
     }));

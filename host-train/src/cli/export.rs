@@ -1,21 +1,24 @@
-//! `export`: a policy with another plan, without its critic, or into the folder the firmware is built from.
+//! `export`: a policy with another plan, without its critic, in another format, or into the folder the firmware is built
+//! from.
 //!
 //! The self-test vector is computed anew for the new plan. Written beside and renamed. The firmware prefers the exported
-//! `pendulum.local.flw` to the committed `pendulum.flw`, which its tests stay with.
+//! `pendulum.local.flw` to the committed `pendulum.flw`, which its tests stay with. `docs/export.md` describes the formats.
 
 use super::{ExportArgs, Output};
+use crate::export::{Format, onnx, rust_source, tensors};
 use crate::policy::ArtefactBytes;
 use crate::run::write_atomic;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Solver};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The environment that the firmware has a program for, and the program's name.
 const PROGRAM: &str = "pendulum";
 
 /// Runs the command.
 pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
+    let format = format(args)?;
     let source = if args.source.is_dir() { args.source.join("policy.flw") } else { args.source.clone() };
     let bytes = ArtefactBytes::read(&source)?;
     let artefact = bytes.artefact()?;
@@ -32,44 +35,86 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
     }
     // The firmware samples; the critic would only take its flash.
     let revised = bytes.revised(plan, !(args.without_critic || args.firmware))?;
-    let path = match (&args.out, args.firmware) {
-        (Some(_), true) => {
-            return Err(Error::usage("give --out FILE or --firmware, not both"));
-        }
-        (Some(path), false) => path.clone(),
-        (None, true) if artefact.name() == PROGRAM => firmware_policies()?.join(format!("{PROGRAM}.local.flw")),
-        (None, true) => {
-            return Err(Error::usage(format!(
-                "the firmware has no program for {:?}, only for {PROGRAM}: export with --out FILE for a program of your own",
-                artefact.name()
-            )));
-        }
-        (None, false) => {
-            return Err(Error::usage("say where the policy goes: --out FILE, or --firmware for the firmware's folder"));
-        }
+    let path = place(args, &source, format, artefact.name())?;
+    let view = revised.artefact()?;
+    let part = (format == Format::Onnx).then(|| args.onnx_part.unwrap_or(onnx::Part::Policy));
+    let file = match format {
+        Format::Flw => revised.as_slice().to_vec(),
+        Format::Rust => rust_source::encode(&view).into_bytes(),
+        Format::Safetensors => tensors::encode(&view)?,
+        Format::Onnx => onnx::encode(&view, part.unwrap_or(onnx::Part::Policy)),
     };
-    write_atomic(&path, revised.as_slice())?;
-    let critics = revised.artefact()?.critics().count();
+    write_atomic(&path, &file)?;
+    let critics = view.critics().count();
+    let held = match part {
+        Some(onnx::Part::Policy) => "the unrolled policy",
+        Some(onnx::Part::Velocity) => "the velocity network",
+        None => &format!("{critics} critics"),
+    };
     output.line(&format!(
-        "{}: {}, {} {} steps, {critics} critics, {} bytes",
+        "{}: {}, {} {} steps, {held}, {} bytes",
         path.display(),
         artefact.name(),
         plan.steps,
         plan.solver.name(),
-        revised.as_slice().len()
+        file.len()
     ));
     if args.firmware {
         output.line(&format!("next: (cd firmware && cargo run --release --bin {PROGRAM})"));
     }
     output.object(&json!({
         "policy": path,
+        "format": format.ending(),
+        "onnx_part": part.map(onnx::Part::name),
         "env": artefact.name(),
-        "bytes": revised.as_slice().len(),
+        "bytes": file.len(),
         "steps": plan.steps,
         "solver": plan.solver.name(),
-        "critics": critics,
+        "critics": if part.is_some() { 0 } else { critics },
     }));
     Ok(())
+}
+
+/// The format that was asked for, by name or by the ending of `--out`.
+fn format(args: &ExportArgs) -> Result<Format> {
+    let by_ending = args.out.as_deref().and_then(Format::of);
+    let format = match (args.format, by_ending) {
+        (Some(named), Some(ending)) if named != ending => {
+            return Err(Error::usage(format!(
+                "--out ends in .{}, and --format asks for another format: let the file end in .{}, or leave --format out",
+                ending.ending(),
+                named.ending()
+            )));
+        }
+        (Some(format), _) | (None, Some(format)) => format,
+        (None, None) => Format::Flw,
+    };
+    if args.firmware && format != Format::Flw {
+        return Err(Error::usage(
+            "--firmware takes the .flw format only: leave --format out, or give --out FILE instead",
+        ));
+    }
+    if args.onnx_part.is_some() && format != Format::Onnx {
+        return Err(Error::usage("--onnx-part belongs to ONNX: add --format onnx or let --out end in .onnx"));
+    }
+    Ok(format)
+}
+
+/// Where the file goes: `--out`, the firmware's folder, or beside the policy under another ending.
+fn place(args: &ExportArgs, source: &Path, format: Format, env: &str) -> Result<PathBuf> {
+    match (&args.out, args.firmware) {
+        (Some(_), true) => Err(Error::usage("give --out FILE or --firmware, not both")),
+        (Some(path), false) => Ok(path.clone()),
+        (None, true) if env == PROGRAM => Ok(firmware_policies()?.join(format!("{PROGRAM}.local.flw"))),
+        (None, true) => Err(Error::usage(format!(
+            "the firmware has no program for {env:?}, only for {PROGRAM}: export with --out FILE for a program of your own"
+        ))),
+        (None, false) if format == Format::Flw => Err(Error::usage(
+            "say where the policy goes: --out FILE, --firmware for the firmware's folder, or another --format beside it",
+        )),
+        (None, false) if args.onnx_part == Some(onnx::Part::Velocity) => Ok(source.with_extension("velocity.onnx")),
+        (None, false) => Ok(source.with_extension(format.ending())),
+    }
 }
 
 /// `firmware/policies` of the repository that the working directory lies in.

@@ -11,10 +11,15 @@ mod envs;
 mod eval;
 mod export;
 mod inspect;
+mod plot;
+mod profile;
+mod report;
+mod resume;
 mod toy;
 mod train;
 mod verify;
 
+use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
@@ -40,14 +45,18 @@ struct Cli {
 enum Command {
     /// Train a policy, evaluate it and export it into a run folder
     Train(TrainArgs),
+    /// Go on with a run that was stopped, killed or finished
+    Resume(ResumeArgs),
     /// Evaluate an exported policy with the sampler that runs on the device
     Eval(EvalArgs),
-    /// Show what an exported policy holds
-    Inspect(FileArgs),
+    /// Show what an exported policy holds, or where a run stands
+    Inspect(InspectArgs),
     /// Run the self-test of an exported policy
     Verify(FileArgs),
-    /// Export a policy anew, or into the firmware
+    /// Export a policy anew, into the firmware, or as Rust source, safetensors or ONNX
     Export(ExportArgs),
+    /// Tabulate return, multiply-accumulates, instructions and memory by solver steps and particles
+    Profile(ProfileArgs),
     /// List the environments with their limits, defaults and physics
     Envs,
     /// Replay recorded rollouts against an environment and report the largest differences
@@ -55,6 +64,10 @@ enum Command {
     /// Measure parts of flowlet against exact answers
     #[command(subcommand, disable_help_subcommand = true, arg_required_else_help = false)]
     Bench(BenchCommand),
+    /// Draw learning curves of runs, with 95 % bands over seeds
+    Plot(PlotArgs),
+    /// Sum up the final evaluations of runs in a Markdown table, with 95 % intervals over seeds
+    Report(ReportArgs),
     /// Learn to sample densities in the plane from their energies alone, compare methods and draw them
     Toy(ToyArgs),
 }
@@ -138,7 +151,29 @@ pub struct EvalArgs {
     pub record: Option<PathBuf>,
 }
 
-/// The file of `inspect` and `verify`.
+/// Options of `resume`.
+#[derive(Args, Clone, Debug)]
+pub struct ResumeArgs {
+    /// The run folder, or the folder of several seeds
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Control steps to train for in all [default: as in the run's config.toml]
+    #[arg(long, value_name = "N")]
+    pub total_timesteps: Option<u64>,
+    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+}
+
+/// What `inspect` looks at.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// An exported policy, or a run folder
+    #[arg(value_name = "FILE|RUN")]
+    pub path: PathBuf,
+}
+
+/// The file of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct FileArgs {
     /// The exported policy
@@ -155,9 +190,15 @@ pub struct ExportArgs {
     /// Put the policy where the firmware is built from, without its critic
     #[arg(long)]
     pub firmware: bool,
-    /// Where to write the policy
+    /// Where to write the policy [default: beside it, for formats other than flw]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// File format [default: by the ending of --out, else flw]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<crate::export::Format>,
+    /// Which graph an ONNX file holds [default: policy]
+    #[arg(long, value_name = "PART")]
+    pub onnx_part: Option<crate::export::onnx::Part>,
     /// Solver steps of a decision [default: as it is]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub steps: Option<u16>,
@@ -167,6 +208,23 @@ pub struct ExportArgs {
     /// Leave the critic out
     #[arg(long)]
     pub without_critic: bool,
+}
+
+/// Options of `profile`.
+#[derive(Args, Clone, Debug)]
+pub struct ProfileArgs {
+    /// A policy file, or a run folder with one
+    #[arg(value_name = "FILE|RUN")]
+    pub source: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes of each row
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
 }
 
 /// Options of `check-env`.
@@ -199,6 +257,43 @@ pub struct EstimatorArgs {
     /// Folder of the table and the pictures; what an earlier bench left there is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/bench-estimator")]
     pub out: PathBuf,
+}
+
+/// Options of `plot`.
+#[derive(Args, Clone, Debug)]
+pub struct PlotArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The picture, *.svg or *.png
+    #[arg(long, value_name = "FILE", default_value = "curves.svg")]
+    pub out: PathBuf,
+    /// Which return
+    #[arg(long, value_enum, default_value = "single")]
+    pub metric: Metric,
+    /// Along control steps or CPU-seconds
+    #[arg(long, value_enum, default_value = "steps")]
+    pub x: Axis,
+    /// Mean or interquartile mean of the seeds
+    #[arg(long, value_enum, default_value = "mean")]
+    pub centre: Centre,
+}
+
+/// Options of `report`.
+#[derive(Args, Clone, Debug)]
+pub struct ReportArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Where to write the table [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Runs to compare with, seed by seed
+    #[arg(long, value_name = "RUN")]
+    pub baseline: Option<PathBuf>,
+    /// Count the seeds whose single-sample return is below this
+    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
+    pub threshold: Option<f64>,
 }
 
 /// Options of `bench update`; what is not given has the preset's value.
@@ -313,6 +408,7 @@ pub fn note(text: &str) {
 
 /// Runs the program and says how it went.
 pub fn main() -> ExitCode {
+    survive_full_disks();
     let done = match Cli::try_parse() {
         Ok(cli) => run(cli),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -338,13 +434,17 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => train::run(&TrainArgs::default(), output),
         Some(Command::Train(args)) => train::run(&args, output),
+        Some(Command::Resume(args)) => resume::run(&args, output),
         Some(Command::Eval(args)) => eval::run(&args, output),
         Some(Command::Inspect(args)) => inspect::run(&args, output),
         Some(Command::Verify(args)) => verify::run(&args, output),
         Some(Command::Export(args)) => export::run(&args, output),
+        Some(Command::Profile(args)) => profile::run(&args, output),
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),
         Some(Command::Bench(command)) => bench::run(&command, output),
+        Some(Command::Plot(args)) => plot::run(&args, output),
+        Some(Command::Report(args)) => report::run(&args, output),
         Some(Command::Toy(args)) => toy::run(&args, output),
     }
 }
@@ -376,6 +476,15 @@ fn sentence(error: &clap::Error, words: &[String]) -> String {
         ""
     };
     format!("{first}: type `host-train {command}--help` for what is expected{hint}")
+}
+
+/// A file that may not grow any more is an error of the write, as a full disk is, and does not end the program.
+fn survive_full_disks() {
+    #[cfg(unix)]
+    {
+        // Where the signal cannot be watched, its default stays: the program ends there, and no file is half written.
+        let _ = signal_hook::flag::register(signal_hook::consts::signal::SIGXFSZ, Arc::default());
+    }
 }
 
 /// A flag that Ctrl-C (or SIGTERM) raises, for a loop that ends in good order; a second one ends the program at once.
@@ -432,6 +541,9 @@ mod tests {
             ("toy rings --seeds 0", vec!["--seeds", "host-train toy --help"]),
             ("inspect", vec!["FILE", "host-train inspect --help"]),
             ("check-env", vec!["FILE|DIR", "host-train check-env --help"]),
+            ("plot", vec!["RUN", "host-train plot --help"]),
+            ("plot r --metric best", vec!["'best'", "single, greedy, train"]),
+            ("report", vec!["RUN", "host-train report --help"]),
             ("export f --steps 0", vec!["--steps"]),
         ] {
             let sentence = refusal(line);

@@ -1,6 +1,6 @@
 //! The algorithms by name, each with its constants: the one list that everything else follows.
 
-use super::{RfmConfig, TrainConfig};
+use super::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, RfmConfig, SacConfig, TrainConfig};
 use crate::{Error, Result};
 use toml::{Table, Value};
 
@@ -86,4 +86,14 @@ macro_rules! algorithms {
 algorithms! {
     /// Reverse Flow Matching.
     Rfm(RfmConfig) = "rfm",
+    /// Soft actor-critic.
+    Sac(SacConfig) = "sac",
+    /// Q-score matching.
+    Qsm(QsmConfig) = "qsm",
+    /// Q-weighted noise estimation (MaxEntDP).
+    Qne(QneConfig) = "qne",
+    /// Diffusion Q-sampling.
+    Dqs(DqsConfig) = "dqs",
+    /// Q-weighted variational policy optimisation.
+    Qvpo(QvpoConfig) = "qvpo",
 }

@@ -7,13 +7,15 @@
 //! its name. No panics; pure apart from reading the file.
 
 mod algorithm;
+mod baselines;
 mod check;
 mod rfm;
 mod sources;
 mod train;
 
 pub use algorithm::{ALGORITHMS, Algorithm};
-pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule};
+pub use baselines::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, SacConfig, StepNoise};
+pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
 pub use sources::Sources;
 pub use train::{Activation, TrainConfig, Trunk};
 
@@ -129,7 +131,7 @@ impl Config {
                 name: spec.name.to_string(),
                 action_repeat: spec.action_repeat,
                 reward_scale: spec.reward_scale,
-                normaliser: NormaliserRule::Given,
+                normaliser: if spec.obs_unknown { NormaliserRule::Fitted } else { NormaliserRule::Given },
                 obs_mean: spec.obs_mean.clone(),
                 obs_scale: spec.obs_scale.clone(),
                 obs_clip: spec.obs_clip,
@@ -225,8 +227,7 @@ fn points_of_the_curve(total_timesteps: u64) -> u64 {
 
 /// The physical parameters of an environment, by name.
 fn physics(env: &dyn Env) -> BTreeMap<String, f64> {
-    let params = env.params().into_iter();
-    params.map(|(key, value)| (key.to_string(), value)).collect()
+    env.params().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -53,8 +53,22 @@ pub enum ControlVariate {
 pub enum TemperatureRule {
     /// It does not.
     Fixed,
+    /// Geometrically from `temperature` to `temperature_end` over the first `anneal_updates` updates of the actor.
+    Annealed,
     /// Towards a target entropy.
     Entropy,
+    /// Towards a target effective sample size of the posterior means.
+    Ess,
+}
+
+/// What the critics' target makes of the two slow critics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Twins {
+    /// The smaller value.
+    Min,
+    /// The mean of both.
+    Mean,
 }
 
 /// The constants of Reverse Flow Matching.
@@ -71,6 +85,10 @@ pub struct RfmConfig {
     pub actor_out_gain: f64,
     /// States in an update of the actor: the first rows of the batch.
     pub actor_batch: usize,
+    /// Updates of the critics for each update of the actor.
+    pub actor_delay: u64,
+    /// Rate at which the average actor follows, which is evaluated and exported; 1 for the actor itself.
+    pub actor_average: f64,
     /// The states of the actor's update.
     pub actor_at: ActorAt,
     /// Euler steps of a policy sample.
@@ -89,6 +107,8 @@ pub struct RfmConfig {
     pub particles: usize,
     /// The same for the critics' target.
     pub target_particles: usize,
+    /// What the critics' target makes of the two slow critics.
+    pub target_twins: Twins,
     /// The estimator of the posterior mean.
     pub estimator: Estimator,
     /// Candidates of the posterior mean drawn from the source (bridge).
@@ -113,9 +133,15 @@ pub struct RfmConfig {
     pub temperature: f64,
     /// How it moves.
     pub temperature_rule: TemperatureRule,
+    /// Temperature at the end of the annealing.
+    pub temperature_end: f64,
+    /// Updates of the actor that the annealing lasts.
+    pub anneal_updates: u64,
     /// Entropy that the rule aims for, per action channel.
     pub target_entropy_per_dim: f64,
-    /// Learning rate of log lambda.
+    /// Effective sample size that the rule aims for, as a share of the candidates.
+    pub target_ess: f64,
+    /// Learning rate of log lambda, where an estimate moves it.
     pub temperature_lr: f64,
     /// Smallest log lambda.
     pub log_temperature_min: f64,
@@ -140,6 +166,8 @@ impl RfmConfig {
             constant_embedding: false,
             actor_out_gain: 0.1,
             actor_batch: 32,
+            actor_delay: 1,
+            actor_average: 1.0,
             actor_at: ActorAt::Next,
             integration_steps: 5,
             t_min: 0.0,
@@ -149,6 +177,7 @@ impl RfmConfig {
             latent_clip: 6.0,
             particles: 4,
             target_particles: 1,
+            target_twins: Twins::Min,
             estimator: Estimator::Mixture,
             bridge: 3,
             uniform: 3,
@@ -161,7 +190,10 @@ impl RfmConfig {
             clip: 2.0,
             temperature: 0.1,
             temperature_rule: TemperatureRule::Entropy,
+            temperature_end: 0.02,
+            anneal_updates: 10_000,
             target_entropy_per_dim: -1.0,
+            target_ess: 0.5,
             temperature_lr: 3e-4,
             log_temperature_min: -7.0,
             log_temperature_max: 4.0,
@@ -204,18 +236,21 @@ impl RfmConfig {
             "rfm",
             &[
                 ("actor_batch", r.actor_batch as u64, 1, 65_536),
+                ("actor_delay", r.actor_delay, 1, 1_000),
                 ("integration_steps", r.integration_steps as u64, 1, 1000),
                 ("particles", r.particles as u64, 1, 1024),
                 ("target_particles", r.target_particles as u64, 1, 4096),
                 ("bridge", r.bridge as u64, 0, 4096),
                 ("uniform", r.uniform as u64, 0, 4096),
                 ("kernel", r.kernel as u64, 0, 4096),
+                ("anneal_updates", r.anneal_updates, 1, 1 << 50),
             ],
         )?;
         reals(
             "rfm",
             &[
                 ("actor_out_gain", r.actor_out_gain, 0.0, 1e3),
+                ("actor_average", r.actor_average, 1e-6, 1.0),
                 ("t_min", r.t_min, 0.0, 1.0),
                 ("t_max", r.t_max, 0.0, 1.0),
                 ("train_t_min", r.train_t_min, 1e-4, 0.9999),
@@ -227,6 +262,8 @@ impl RfmConfig {
                 ("ridge", r.ridge, 0.0, 1e30),
                 ("clip", r.clip, 0.0, 1e30),
                 ("temperature", r.temperature, 1e-6, 1e6),
+                ("temperature_end", r.temperature_end, 1e-6, 1e6),
+                ("target_ess", r.target_ess, 0.0, 1.0),
                 ("target_entropy_per_dim", r.target_entropy_per_dim, -100.0, 100.0),
                 ("temperature_lr", r.temperature_lr, 0.0, 1.0),
                 ("log_temperature_min", r.log_temperature_min, -20.0, 20.0),

@@ -47,6 +47,8 @@ pub struct TrainConfig {
     pub critic_layers: usize,
     /// Activation of the critics.
     pub critic_activation: Activation,
+    /// Normalise each row before the critics' activations; they do not travel with the policy then.
+    pub critic_layer_norm: bool,
     /// Learning rate of the actor.
     pub policy_lr: f64,
     /// Learning rate of the critics.
@@ -82,6 +84,7 @@ impl TrainConfig {
             critic_hidden: 64,
             critic_layers: 2,
             critic_activation: Activation::Relu,
+            critic_layer_norm: false,
             policy_lr: 1e-3,
             q_lr: 1e-3,
             max_grad_norm: 0.0,
@@ -106,6 +109,7 @@ impl TrainConfig {
             critic_hidden: 256,
             critic_layers: 2,
             critic_activation: Activation::Relu,
+            critic_layer_norm: false,
             policy_lr: 3e-4,
             q_lr: 1e-3,
             max_grad_norm: 10.0,

@@ -3,8 +3,8 @@
 //! The reward of a control step lies in [0, 1]; a decision lasts four of them by default, and the default reward scale
 //! of 1/4 brings its sum back to [0, 1]. The end of the rail is the suite's own soft limit.
 
-use super::{Env, EnvSpec, Step, state_of};
-use crate::{Error, Result};
+use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use crate::Result;
 use plants::Cartpole;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -18,10 +18,11 @@ impl CartpoleEnv {
         let plant = Cartpole::new();
         Self {
             spec: EnvSpec {
-                name: "cartpole",
-                summary: "pole on a cart to swing up and hold (the control suite's cartpole-swingup, in closed form)",
-                obs_names: Cartpole::OBS_NAMES.to_vec(),
-                act_names: Cartpole::ACT_NAMES.to_vec(),
+                name: "cartpole".into(),
+                summary: "pole on a cart to swing up and hold (the control suite's cartpole-swingup, in closed form)"
+                    .into(),
+                obs_names: names(&Cartpole::OBS_NAMES),
+                act_names: names(&Cartpole::ACT_NAMES),
                 low: vec![-1.0],
                 high: vec![1.0],
                 control_dt: plant.params().dt,
@@ -31,6 +32,7 @@ impl CartpoleEnv {
                 obs_mean: vec![0.0; 5],
                 obs_scale: vec![1.0, 1.0, 1.0, 0.5, 0.25],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 120_000,
             },
             plant,
@@ -43,13 +45,14 @@ impl Env for CartpoleEnv {
         &self.spec
     }
 
-    fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) {
+    fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) -> Result<()> {
         self.plant.reset(rng);
+        Ok(())
     }
 
-    fn step(&mut self, action: &[f64]) -> Step {
+    fn step(&mut self, action: &[f64]) -> Result<Step> {
         let reward = self.plant.step(action[0]);
-        Step { reward, terminated: false }
+        Ok(Step::on(reward))
     }
 
     fn observe(&self, out: &mut [f64]) {
@@ -57,14 +60,13 @@ impl Env for CartpoleEnv {
     }
 
     fn set(&mut self, key: &str, value: f64) -> Result<()> {
-        let set = self.plant.set(key, value);
-        set.map_err(|e| Error::usage(format!("env.{key}={value}: {e}")))?;
+        self.plant.set(key, value).map_err(refused(key, value))?;
         self.spec.control_dt = self.plant.params().dt;
         Ok(())
     }
 
-    fn params(&self) -> Vec<(&'static str, f64)> {
-        self.plant.params().list().to_vec()
+    fn params(&self) -> Vec<(String, f64)> {
+        listed(&self.plant.params().list())
     }
 
     fn set_state(&mut self, state: &[f64]) -> Result<()> {

@@ -1,31 +1,46 @@
 //! Environments: what the trainer acts on.
 //!
-//! An [`Env`] is a plant from the `plants` crate with the facts that training needs beside it ([`EnvSpec`]): limits,
-//! time limit, default action repeat, reward scale and observation normaliser. [`Decision`] turns control steps into
-//! the agent's decisions. Everything computes in `f64`; rewards and returns are unscaled, and only the trainer
-//! multiplies by `reward_scale`. Deterministic for a given generator; no panics on any action.
+//! An [`Env`] is a plant with the facts that training needs beside it ([`EnvSpec`]): limits, time limit, default action
+//! repeat, reward scale and observation normaliser. [`make`] knows the plants of the `plants` crate by name and any
+//! continuous Gymnasium environment as `gym:ID`; an `Env` of your own goes to the trainer directly. [`Decision`] turns
+//! control steps into the agent's decisions and refuses what is not finite. [`varied`] adds delay, sensor noise and
+//! spreads of every parameter.
+//!
+//! Everything computes in `f64`; rewards and returns are unscaled, and only the trainer multiplies by `reward_scale`.
+//! An episode is a function of the generator's state at its reset and of the actions; no panics on any action.
 
+mod acrobot;
 mod cartpole;
+mod decision;
+mod fork;
+mod furuta;
+mod gym;
 mod pendulum;
+mod quadrotor2d;
+mod varied;
+
+pub use decision::{Decision, Transition};
+pub use varied::{is_variation, varied};
 
 use crate::{Error, Result};
+use plants::ParamError;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use std::collections::BTreeMap;
 
-/// The names that [`make`] knows.
-pub const NAMES: [&str; 2] = ["pendulum", "cartpole"];
+/// The plants that [`make`] knows by name.
+pub const NAMES: [&str; 6] = ["pendulum", "cartpole", "acrobot", "furuta", "quadrotor2d", "fork"];
 
 /// What there is to know about an environment before its first step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnvSpec {
-    /// The name on the command line.
-    pub name: &'static str,
+    /// The name on the command line; up to 32 bytes, so that an artefact can hold it.
+    pub name: String,
     /// One sentence for `envs`.
-    pub summary: &'static str,
-    /// Names of the observation channels.
-    pub obs_names: Vec<&'static str>,
-    /// Names of the action channels.
-    pub act_names: Vec<&'static str>,
+    pub summary: String,
+    /// Names of the observation channels, up to 16 bytes each.
+    pub obs_names: Vec<String>,
+    /// Names of the action channels, up to 16 bytes each.
+    pub act_names: Vec<String>,
     /// Lower action limits.
     pub low: Vec<f32>,
     /// Upper action limits.
@@ -44,6 +59,8 @@ pub struct EnvSpec {
     pub obs_scale: Vec<f32>,
     /// Default normaliser: largest magnitude that the agent sees.
     pub obs_clip: f32,
+    /// The default mean and scale are guesses: by default training fits them to what it sees.
+    pub obs_unknown: bool,
     /// Default length of a training run, control steps.
     pub total_timesteps: u64,
 }
@@ -67,123 +84,98 @@ pub struct Step {
     pub reward: f64,
     /// The episode is over for good: nothing to bootstrap from. The time limit is not meant.
     pub terminated: bool,
+    /// The environment itself broke the episode off, before the time limit of its spec: the trainer bootstraps.
+    pub truncated: bool,
+}
+
+impl Step {
+    /// A step after which the episode goes on.
+    pub fn on(reward: f64) -> Self {
+        Self { reward, terminated: false, truncated: false }
+    }
 }
 
 /// A plant to be controlled. Control steps, not decisions.
+///
+/// `spec`, `reset`, `step` and `observe` are what there must be; an environment of your own can leave out the rest.
 pub trait Env: Send {
     /// Names, limits and defaults, for the present physical parameters.
     fn spec(&self) -> &EnvSpec;
-    /// Draws a start state.
-    fn reset(&mut self, rng: &mut Xoshiro256PlusPlus);
+    /// Draws a start state. What is random in the episode must come from `rng` here.
+    fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) -> Result<()>;
     /// Applies an action (clipped to its limits) for one control step.
     ///
     /// `action` has [`EnvSpec::act`] entries.
-    fn step(&mut self, action: &[f64]) -> Step;
-    /// Writes the observation; `out` has [`EnvSpec::obs`] entries.
+    fn step(&mut self, action: &[f64]) -> Result<Step>;
+    /// Writes the observation; `out` has [`EnvSpec::obs`] entries. Asking twice gives the same answer.
     fn observe(&self, out: &mut [f64]);
     /// Sets a physical parameter; limits and control period in the spec follow.
-    fn set(&mut self, key: &str, value: f64) -> Result<()>;
+    fn set(&mut self, key: &str, value: f64) -> Result<()> {
+        let _ = value;
+        Err(Error::usage(format!("env.{key}: {} has no physical parameters", self.spec().name)))
+    }
     /// The physical parameters with their values.
-    fn params(&self) -> Vec<(&'static str, f64)>;
+    fn params(&self) -> Vec<(String, f64)> {
+        Vec::new()
+    }
+    /// Those of the parameters that choose between cases, so that nothing lies between two of their values.
+    fn switches(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Puts the plant into a recorded state: positions, then speeds.
-    fn set_state(&mut self, state: &[f64]) -> Result<()>;
+    fn set_state(&mut self, state: &[f64]) -> Result<()> {
+        let _ = state;
+        Err(Error::usage(format!("{} cannot be put into a recorded state", self.spec().name)))
+    }
     /// Whether the plant is where it is held to equal its original: a cart on its rail.
     fn within_limits(&self) -> bool {
         true
     }
+    /// Which of several ways the episode so far has taken, where the task has more than one: `none` before any.
+    fn way(&self) -> Option<&'static str> {
+        None
+    }
 }
 
-/// Makes an environment with some of its physical parameters replaced.
+/// Makes an environment with some of its parameters replaced: a name of [`NAMES`], or `gym:ID`.
 pub fn make(name: &str, overrides: &BTreeMap<String, f64>) -> Result<Box<dyn Env>> {
-    let mut env: Box<dyn Env> = match name {
+    let plain: Box<dyn Env> = match name {
         "pendulum" => Box::new(pendulum::PendulumEnv::new()),
         "cartpole" => Box::new(cartpole::CartpoleEnv::new()),
-        _ => {
-            return Err(Error::usage(format!("unknown environment {name:?}: use one of {}", NAMES.join(", "))));
-        }
+        "acrobot" => Box::new(acrobot::AcrobotEnv::new()),
+        "furuta" => Box::new(furuta::FurutaEnv::new()),
+        "quadrotor2d" => Box::new(quadrotor2d::Quadrotor2dEnv::new()),
+        "fork" => Box::new(fork::ForkEnv::new()),
+        _ => match name.strip_prefix("gym:") {
+            Some(id) => Box::new(gym::GymEnv::new(id)?),
+            None => {
+                return Err(Error::usage(format!(
+                    "unknown environment {name:?}: use one of {}, or gym:ID for one of Gymnasium's",
+                    NAMES.join(", ")
+                )));
+            }
+        },
     };
+    let mut env = varied(plain);
     for (key, &value) in overrides {
         env.set(key, value)?;
     }
     Ok(env)
 }
 
-/// The outcome of one decision.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Transition {
-    /// Sum of the unscaled rewards of its control steps.
-    pub reward: f64,
-    /// Control steps taken; fewer than the repeat only where the episode ended.
-    pub control_steps: usize,
-    /// The episode is over for good.
-    pub terminated: bool,
-    /// The time limit was reached: reset, and bootstrap from the observation before the reset.
-    pub truncated: bool,
+/// Owned names.
+fn names(of: &[&str]) -> Vec<String> {
+    of.iter().map(ToString::to_string).collect()
 }
 
-/// An environment seen decision by decision: the action is held for a number of control steps.
-pub struct Decision {
-    env: Box<dyn Env>,
-    action_repeat: usize,
-    steps: usize,
-    scratch: Vec<f64>,
+/// The parameters of a plant with owned names.
+fn listed(params: &[(&'static str, f64)]) -> Vec<(String, f64)> {
+    params.iter().map(|&(key, value)| (key.to_string(), value)).collect()
 }
 
-impl Decision {
-    /// Wraps an environment; `action_repeat` of 0 counts as 1. Call [`Decision::reset`] before the first step.
-    pub fn new(env: Box<dyn Env>, action_repeat: usize) -> Self {
-        let scratch = vec![0.0; env.spec().obs()];
-        Self { env, action_repeat: action_repeat.max(1), steps: 0, scratch }
-    }
-
-    /// The spec of the environment inside.
-    pub fn spec(&self) -> &EnvSpec {
-        self.env.spec()
-    }
-
-    /// Control steps that one decision lasts.
-    pub fn action_repeat(&self) -> usize {
-        self.action_repeat
-    }
-
-    /// Seconds between decisions: the period of the controller.
-    pub fn period(&self) -> f64 {
-        self.env.spec().control_dt * self.action_repeat as f64
-    }
-
-    /// Decisions in an episode that runs to its time limit.
-    pub fn decisions_per_episode(&self) -> usize {
-        self.env.spec().time_limit.div_ceil(self.action_repeat)
-    }
-
-    /// Starts an episode.
-    pub fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) {
-        self.env.reset(rng);
-        self.steps = 0;
-    }
-
-    /// Holds `action` (in the plant's units) until the next decision is due or the episode ends.
-    pub fn step(&mut self, action: &[f64]) -> Transition {
-        let limit = self.env.spec().time_limit;
-        let mut t = Transition { reward: 0.0, control_steps: 0, terminated: false, truncated: false };
-        while t.control_steps < self.action_repeat && !t.terminated && !t.truncated {
-            let step = self.env.step(action);
-            self.steps += 1;
-            t.control_steps += 1;
-            t.reward += step.reward;
-            t.terminated = step.terminated;
-            t.truncated = !step.terminated && self.steps >= limit;
-        }
-        t
-    }
-
-    /// The observation as a controller's sensors deliver it: rounded to `f32`.
-    pub fn observe(&mut self, out: &mut [f32]) {
-        self.env.observe(&mut self.scratch);
-        for (slot, &value) in out.iter_mut().zip(&self.scratch) {
-            *slot = value as f32;
-        }
-    }
+/// The sentence for a parameter that a plant refused.
+fn refused(key: &str, value: f64) -> impl Fn(ParamError) -> Error {
+    move |e| Error::usage(format!("env.{key}={value}: {e}"))
 }
 
 /// Copies a recorded state, checking its length.
@@ -196,11 +188,6 @@ fn state_of<const N: usize>(name: &str, state: &[f64]) -> Result<[f64; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rand_xoshiro::rand_core::SeedableRng;
-
-    fn rng(seed: u64) -> Xoshiro256PlusPlus {
-        Xoshiro256PlusPlus::seed_from_u64(seed)
-    }
 
     #[test]
     fn specs_agree_with_themselves() {
@@ -212,6 +199,7 @@ mod tests {
             assert_eq!((s.low.len(), s.high.len()), (s.act(), s.act()));
             assert!(s.low.iter().zip(&s.high).all(|(l, h)| l < h));
             assert_eq!(s.time_limit % s.action_repeat, 0);
+            assert!(s.obs_names.iter().chain(&s.act_names).all(|n| (1..=16).contains(&n.len())), "{name}");
             assert!(s.control_dt > 0.0 && s.reward_scale > 0.0 && s.obs_clip > 0.0);
         }
     }
@@ -237,43 +225,6 @@ mod tests {
         let env = make("pendulum", &physics).unwrap();
         assert_eq!((env.spec().low[0], env.spec().high[0]), (-3.5, 3.5));
         assert_eq!(env.spec().control_dt, 0.02);
-        assert!(env.params().contains(&("max_torque", 3.5)));
-    }
-
-    /// A decision is the sum of its control steps, and an episode has exactly its time limit.
-    #[test]
-    fn decisions_sum_control_steps() {
-        let mut one = Decision::new(make("cartpole", &BTreeMap::new()).unwrap(), 1);
-        let mut four = Decision::new(make("cartpole", &BTreeMap::new()).unwrap(), 4);
-        one.reset(&mut rng(5));
-        four.reset(&mut rng(5));
-        assert_eq!((four.decisions_per_episode(), one.decisions_per_episode()), (250, 1000));
-        assert!((four.period() - 0.04).abs() < 1e-15);
-        for decision in 0..250 {
-            let action = [if decision % 7 < 3 { 0.8 } else { -0.6 }];
-            let sum: f64 = (0..4).map(|_| one.step(&action).reward).sum();
-            let t = four.step(&action);
-            assert_eq!((t.reward, t.control_steps, t.terminated), (sum, 4, false));
-            assert_eq!(t.truncated, decision == 249);
-        }
-        let (mut a, mut b) = ([0.0; 5], [0.0; 5]);
-        one.observe(&mut a);
-        four.observe(&mut b);
-        assert_eq!(a, b);
-    }
-
-    /// A repeat that does not divide the time limit is cut short by it.
-    #[test]
-    fn the_time_limit_cuts_a_decision() {
-        let mut env = Decision::new(make("pendulum", &BTreeMap::new()).unwrap(), 3);
-        env.reset(&mut rng(1));
-        assert_eq!(env.decisions_per_episode(), 67);
-        for _ in 0..66 {
-            assert_eq!(env.step(&[0.0]).control_steps, 3);
-        }
-        let last = env.step(&[0.0]);
-        assert_eq!((last.control_steps, last.truncated), (2, true));
-        env.reset(&mut rng(2));
-        assert!(!env.step(&[0.0]).truncated);
+        assert!(env.params().contains(&("max_torque".to_string(), 3.5)));
     }
 }

@@ -3,8 +3,8 @@
 //! The default reward scale divides by the largest cost of a step, `pi^2 + 0.1 * 8^2 + 0.001 * 2^2`, so that a
 //! decision's training reward lies in [-1, 0].
 
-use super::{Env, EnvSpec, Step, state_of};
-use crate::{Error, Result};
+use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use crate::Result;
 use plants::Pendulum;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -21,10 +21,10 @@ impl PendulumEnv {
         let mut env = Self {
             plant: Pendulum::new(),
             spec: EnvSpec {
-                name: "pendulum",
-                summary: "torque-limited pendulum to swing up and hold (Gymnasium's Pendulum-v1)",
-                obs_names: Pendulum::OBS_NAMES.to_vec(),
-                act_names: Pendulum::ACT_NAMES.to_vec(),
+                name: "pendulum".into(),
+                summary: "torque-limited pendulum to swing up and hold (Gymnasium's Pendulum-v1)".into(),
+                obs_names: names(&Pendulum::OBS_NAMES),
+                act_names: names(&Pendulum::ACT_NAMES),
                 low: vec![0.0],
                 high: vec![0.0],
                 control_dt: 0.0,
@@ -34,6 +34,7 @@ impl PendulumEnv {
                 obs_mean: vec![0.0; 3],
                 obs_scale: vec![1.0, 1.0, 0.25],
                 obs_clip: 10.0,
+                obs_unknown: false,
                 total_timesteps: 20_000,
             },
         };
@@ -55,13 +56,14 @@ impl Env for PendulumEnv {
         &self.spec
     }
 
-    fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) {
+    fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) -> Result<()> {
         self.plant.reset(rng);
+        Ok(())
     }
 
-    fn step(&mut self, action: &[f64]) -> Step {
+    fn step(&mut self, action: &[f64]) -> Result<Step> {
         let reward = self.plant.step(action[0]);
-        Step { reward, terminated: false }
+        Ok(Step::on(reward))
     }
 
     fn observe(&self, out: &mut [f64]) {
@@ -69,14 +71,13 @@ impl Env for PendulumEnv {
     }
 
     fn set(&mut self, key: &str, value: f64) -> Result<()> {
-        let set = self.plant.params.set(key, value);
-        set.map_err(|e| Error::usage(format!("env.{key}={value}: {e}")))?;
+        self.plant.params.set(key, value).map_err(refused(key, value))?;
         self.follow();
         Ok(())
     }
 
-    fn params(&self) -> Vec<(&'static str, f64)> {
-        self.plant.params.list().to_vec()
+    fn params(&self) -> Vec<(String, f64)> {
+        listed(&self.plant.params.list())
     }
 
     fn set_state(&mut self, state: &[f64]) -> Result<()> {
@@ -95,7 +96,7 @@ mod tests {
         let mut env = PendulumEnv::new();
         assert!((LARGEST_COST - (PI * PI + 6.4 + 0.004)).abs() < 1e-12);
         env.set_state(&[PI, 8.0]).unwrap();
-        let scaled = env.step(&[2.0]).reward * env.spec().reward_scale;
+        let scaled = env.step(&[2.0]).unwrap().reward * env.spec().reward_scale;
         assert!((scaled + 1.0).abs() < 1e-9, "{scaled}");
         assert!(env.set_state(&[0.0]).is_err());
     }

@@ -2,7 +2,8 @@
 //!
 //! h0 = f(W_s s + b_0 + W_a a), then [`Hidden`] with one output. The state parts are computed once per state and
 //! serve every candidate action of that state; candidates run in tiles of about 512 rows, which stay in the cache.
-//! Here are the values, their minimum with its gradient with respect to the action, and the regression of both.
+//! Here are the values, their minimum (or mean), the minimum's gradient with respect to the action, and the regression
+//! of both.
 //!
 //! Parameters of one critic, flat: `W_s`, `W_a`, `b_0`, then those of [`Hidden`]; the second follows the first.
 
@@ -157,8 +158,26 @@ impl TwinCritic {
 
     /// min(Q_1, Q_2) of `actions`, `group` of them for each of the states `s`.
     pub fn minimum(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
+        self.joined(f32::min, s, actions, group, q, work);
+    }
+
+    /// As [`Self::minimum`], the mean of both.
+    pub fn mean(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
+        self.joined(|one, two| 0.5 * (one + two), s, actions, group, q, work);
+    }
+
+    /// Both values of each action, made one by `join`.
+    fn joined(
+        &self,
+        join: fn(f32, f32) -> f32,
+        s: &[f32],
+        actions: &[f32],
+        group: usize,
+        q: &mut [f32],
+        work: &mut CriticWork,
+    ) {
         if let Some(fast) = &mut work.fast {
-            return fast.candidates.minimum_of_rows([self.one(0), self.one(1)], s, actions, group, q, &mut []);
+            return fast.candidates.rows([self.one(0), self.one(1)], join, s, actions, group, q, &mut []);
         }
         let (act, width) = (self.shape.act, self.shape.hidden.width);
         self.state_parts(s, &mut work.parts);
@@ -168,7 +187,7 @@ impl TwinCritic {
         for ((actions, q), parts) in tiles.zip(first.chunks(tile * width).zip(second.chunks(tile * width))) {
             q.copy_from_slice(self.values(0, parts.0, actions, group, &mut work.hidden[0], false));
             let other = self.values(1, parts.1, actions, group, &mut work.hidden[0], false);
-            q.iter_mut().zip(other).for_each(|(q, o)| *q = q.min(*o));
+            q.iter_mut().zip(other).for_each(|(q, o)| *q = join(*q, *o));
         }
     }
 
@@ -183,7 +202,7 @@ impl TwinCritic {
         work: &mut CriticWork,
     ) {
         if let Some(fast) = &mut work.fast {
-            return fast.candidates.minimum_of_rows([self.one(0), self.one(1)], s, actions, group, q, d_actions);
+            return fast.candidates.rows([self.one(0), self.one(1)], f32::min, s, actions, group, q, d_actions);
         }
         let (act, width) = (self.shape.act, self.shape.hidden.width);
         self.state_parts(s, &mut work.parts);
@@ -226,7 +245,7 @@ impl TwinCritic {
         work: &mut CriticWork,
     ) {
         if let Some(fast) = &mut work.fast {
-            fast.candidates.minimum([self.one(0), self.one(1)], s, actions, group, n, q, d_actions);
+            fast.candidates.lanes([self.one(0), self.one(1)], f32::min, s, actions, group, n, q, d_actions);
             return;
         }
         let CriticShape { obs, act, .. } = self.shape;
@@ -339,8 +358,14 @@ mod tests {
     fn cases() -> Vec<TwinCritic> {
         let mut critics = Vec::new();
         for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
-            for (trunk, layers) in [(Trunk::Plain, 1), (Trunk::Plain, 2), (Trunk::Residual, 3)] {
-                let hidden = Hidden { width: 6, layers, outputs: 1, activation, trunk };
+            for (trunk, layers, layer_norm) in [
+                (Trunk::Plain, 1, false),
+                (Trunk::Plain, 2, false),
+                (Trunk::Residual, 3, false),
+                (Trunk::Plain, 2, true),
+                (Trunk::Residual, 3, true),
+            ] {
+                let hidden = Hidden { width: 6, layers, outputs: 1, activation, trunk, layer_norm };
                 let mut noise = Noise::new(critics.len() as u64, 6);
                 let mut critic = TwinCritic::new(CriticShape { obs: OBS, act: ACT, hidden }, 1.4, &mut noise);
                 let mut shake = vec![0.0; critic.params.len()];
@@ -374,10 +399,16 @@ mod tests {
                 })
                 .collect()
         };
+        let norm = |z: Vec<f64>| {
+            let (n, mean) = (z.len() as f64, z.iter().sum::<f64>() / z.len() as f64);
+            let variance = z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / n;
+            let normalise = |z: f64| if hidden.layer_norm { (z - mean) / (variance + 1e-5).sqrt() } else { z };
+            z.into_iter().map(normalise).collect::<Vec<_>>()
+        };
         let input: Vec<f64> = s.iter().chain(a).copied().collect();
-        let mut x: Vec<f64> = dense(&input, h).into_iter().map(f).collect();
+        let mut x: Vec<f64> = norm(dense(&input, h)).into_iter().map(f).collect();
         for _ in 1..hidden.layers {
-            let next = dense(&x, h).into_iter().map(f);
+            let next = norm(dense(&x, h)).into_iter().map(f);
             x = match hidden.trunk {
                 Trunk::Plain => next.collect(),
                 Trunk::Residual => next.zip(&x).map(|(n, x)| n + x).collect(),
@@ -410,20 +441,24 @@ mod tests {
             critic.minimum(&s, &a, group, &mut same, &mut work);
             critic.minimum_and_gradient(&s, &a, group, &mut q, &mut dq, &mut work);
             assert_eq!(q, same);
+            critic.mean(&s, &a, group, &mut same, &mut work);
             for r in 0..n * group {
                 let (s, mut a) = (wide(&s[r / group * OBS..][..OBS]), wide(&a[r * ACT..][..ACT]));
                 let both = [0, 1].map(|k| reference(&shape, critic.one(k), &s, &a));
                 assert!((f64::from(q[r]) - both[0].min(both[1])).abs() < 2e-5);
+                assert!((f64::from(same[r]) - 0.5 * (both[0] + both[1])).abs() < 2e-5);
                 let k = usize::from(both[1] < both[0]);
                 for j in 0..ACT {
-                    let (kept, step) = (a[j], 1e-5);
+                    // So short that it crosses no kink of a ReLU; the reference has digits to spare.
+                    let (kept, step) = (a[j], 1e-7);
                     a[j] = kept + step;
                     let up = reference(&shape, critic.one(k), &s, &a);
                     a[j] = kept - step;
                     let down = reference(&shape, critic.one(k), &s, &a);
                     a[j] = kept;
                     let want = (up - down) / (2.0 * step);
-                    assert!((f64::from(dq[r * ACT + j]) - want).abs() < 1e-4 + 1e-4 * want.abs(), "{shape:?}");
+                    let got = f64::from(dq[r * ACT + j]);
+                    assert!((got - want).abs() < 1e-4 + 1e-4 * want.abs(), "{shape:?}: {got} {want}");
                 }
             }
         }

@@ -1,15 +1,18 @@
 //! What the velocity network and the critic have in common: everything after the first layer's matrix products.
 //!
 //! [`Hidden`] is given the first layer's products, adds the shift (state part, time part, bias), and runs the rest:
-//! h <- f(W h + b), or h <- h + f(W h + b) with a residual trunk, then the linear output layer. The backward pass gives
-//! the gradient with respect to the parameters (if wanted) and to the first layer's sum, from which the owner derives
-//! its own. Nothing allocates after [`Workspace::new`].
+//! h <- f(W h + b), or h <- h + f(W h + b) with a residual trunk, then the linear output layer. With `layer_norm` every
+//! f is given the normalised row, (z - mean) / sqrt(variance + 1e-5) over its channels (Ba, Kiros and Hinton,
+//! arXiv 1607.06450), without a gain and a bias of its own, so that the parameters stay those of the plain layers. The
+//! backward pass gives the gradient with respect to the parameters (if wanted) and to the first layer's sum, from which
+//! the owner derives its own. Nothing allocates after [`Workspace::new`].
 //!
 //! Parameters, flat: for l = 1..layers-1 `W_l [hidden x hidden]`, `b_l [hidden]`; then `W_out [hidden x outputs]`,
 //! `b_out [outputs]`; every matrix with one contiguous column per input.
 
 use super::elementwise::{activate, activate_keeping_slope, add, add_to_rows, product, sum_rows};
 use super::init::orthogonal;
+use super::layer_norm::{normalise, normalise_backward};
 use super::{Activation, Trunk, matmul};
 use crate::noise::Noise;
 
@@ -26,6 +29,8 @@ pub struct Hidden {
     pub activation: Activation,
     /// Plain or residual.
     pub trunk: Trunk,
+    /// Normalise the rows before each activation.
+    pub layer_norm: bool,
 }
 
 /// Buffers for up to a fixed number of rows.
@@ -35,6 +40,11 @@ pub struct Workspace {
     /// Output of each hidden layer; the owner writes the first layer's products into `first`.
     activations: Vec<Vec<f32>>,
     slopes: Vec<Vec<f32>>,
+    /// Normalised rows of each layer and the factors that made them so; empty without layer norm.
+    normalised: Vec<Vec<f32>>,
+    factors: Vec<Vec<f32>>,
+    /// A shift of zeros, for what is normalised has been shifted before.
+    zeros: Vec<f32>,
     output: Vec<f32>,
     upstream: Vec<f32>,
     delta: Vec<f32>,
@@ -44,10 +54,14 @@ impl Workspace {
     /// Buffers for `rows` rows of `shape`.
     pub fn new(shape: &Hidden, rows: usize) -> Self {
         let layer = || vec![0.0; rows * shape.width];
+        let norms = if shape.layer_norm { shape.layers } else { 0 };
         Self {
             rows,
             activations: (0..shape.layers).map(|_| layer()).collect(),
             slopes: (0..shape.layers).map(|_| layer()).collect(),
+            normalised: (0..norms).map(|_| layer()).collect(),
+            factors: (0..norms).map(|_| vec![0.0; rows]).collect(),
+            zeros: vec![0.0; shape.width],
             output: vec![0.0; rows * shape.outputs],
             upstream: layer(),
             delta: layer(),
@@ -111,6 +125,15 @@ impl Hidden {
                 matmul::forward(z, &before[l - 1][..len], w, h, h, false);
                 (take(&mut rest, h), rows)
             };
+            let (shift, group) = if self.layer_norm {
+                normalise(z, shift, group, &mut work.factors[l][..rows]);
+                if keep {
+                    work.normalised[l][..len].copy_from_slice(z);
+                }
+                (&work.zeros[..], rows)
+            } else {
+                (shift, group)
+            };
             if keep {
                 activate_keeping_slope(self.activation, z, &mut work.slopes[l][..len], shift, group, h);
             } else {
@@ -150,6 +173,9 @@ impl Hidden {
         for l in (1..self.layers).rev() {
             let at = (l - 1) * layer_params;
             product(delta, upstream, &work.slopes[l][..len]);
+            if self.layer_norm {
+                normalise_backward(delta, &work.normalised[l][..len], &work.factors[l][..rows]);
+            }
             if let Some(gradient) = gradient.as_deref_mut() {
                 let (dw, db) = gradient[at..at + layer_params].split_at_mut(h * h);
                 matmul::weight_gradient(dw, &work.activations[l - 1][..len], delta, h, h);
@@ -160,6 +186,9 @@ impl Hidden {
             matmul::backward(upstream, delta, &params[at..at + h * h], h, h, residual);
         }
         product(delta, upstream, &work.slopes[0][..len]);
+        if self.layer_norm {
+            normalise_backward(delta, &work.normalised[0][..len], &work.factors[0][..rows]);
+        }
     }
 }
 

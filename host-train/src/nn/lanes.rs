@@ -477,8 +477,7 @@ mod tests {
             let mut w = Packed::new(inputs, outputs);
             w.set(&weights);
             let mut transposed = Packed::new(inputs, outputs);
-            let flipped: Vec<f32> =
-                (0..inputs * outputs).map(|i| weights[i % inputs * outputs + i / inputs]).collect();
+            let flipped: Vec<f32> = (0..inputs * outputs).map(|i| weights[i % inputs * outputs + i / inputs]).collect();
             transposed.set_transposed(&flipped);
             assert_eq!(w.blocks, transposed.blocks);
 

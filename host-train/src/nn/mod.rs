@@ -9,12 +9,15 @@
 pub mod critic;
 pub mod elementwise;
 pub mod fused;
+pub mod gaussian;
 pub mod hidden;
 pub mod init;
 pub mod lanes;
+pub mod layer_norm;
 pub mod math;
 pub mod matmul;
 pub mod optim;
+pub mod quantile;
 pub mod velocity;
 
 pub use crate::config::{Activation, Trunk};

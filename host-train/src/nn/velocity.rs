@@ -220,6 +220,27 @@ impl VelocityNet {
         work: &mut VelocityWork,
         gradient: &mut [f32],
     ) -> f32 {
+        self.regress_rows([s, x, t, target], None, work, gradient)
+    }
+
+    /// As [`Self::regress`], with each row of `columns` (s, x, t, target) counted as often as its weight says.
+    pub fn regress_weighted(
+        &self,
+        columns: [&[f32]; 4],
+        weights: &[f32],
+        work: &mut VelocityWork,
+        gradient: &mut [f32],
+    ) -> f32 {
+        self.regress_rows(columns, Some(weights), work, gradient)
+    }
+
+    fn regress_rows(
+        &self,
+        [s, x, t, target]: [&[f32]; 4],
+        weights: Option<&[f32]>,
+        work: &mut VelocityWork,
+        gradient: &mut [f32],
+    ) -> f32 {
         let (obs, act, width) = (self.shape.obs, self.shape.act, self.shape.hidden.width);
         let (rows, times) = (t.len(), 2 * self.shape.frequencies.len());
         let len = rows * width;
@@ -243,9 +264,10 @@ impl VelocityNet {
             let mut loss = 0.0;
             for (d, v) in d_output.chunks_exact_mut(step).zip(v.chunks_exact(step)) {
                 let each = d.iter_mut().flat_map(|d| &mut d.0).zip(v.iter().flat_map(|v| &v.0));
-                for (d, v) in each.take(rows) {
-                    loss += (v - *d) * (v - *d);
-                    *d = 2.0 * share * (v - *d);
+                for (r, (d, v)) in each.take(rows).enumerate() {
+                    let weight = weights.map_or(1.0, |weights| weights[r]);
+                    loss += weight * (v - *d) * (v - *d);
+                    *d = 2.0 * share * weight * (v - *d);
                 }
             }
             perceptron.backward(&self.params, inputs, d_output, rows, gradient);
@@ -264,6 +286,14 @@ impl VelocityNet {
         for ((d, v), y) in d_output.iter_mut().zip(v.iter()).zip(target) {
             loss += (v - y) * (v - y);
             *d = 2.0 * share * (v - y);
+        }
+        if let Some(weights) = weights {
+            loss = 0.0;
+            let rows = d_output.chunks_exact_mut(act).zip(v.chunks_exact(act)).zip(target.chunks_exact(act));
+            for (((d, v), y), w) in rows.zip(weights) {
+                d.iter_mut().for_each(|d| *d *= w);
+                loss += w * v.iter().zip(y).map(|(v, y)| (v - y) * (v - y)).sum::<f32>();
+            }
         }
 
         let inputs = self.shape.inputs();
@@ -328,7 +358,7 @@ mod tests {
             for (trunk, layers, constant) in
                 [(Trunk::Plain, 1, vec![]), (Trunk::Plain, 2, vec![]), (Trunk::Residual, 3, vec![0.3, -0.7])]
             {
-                let hidden = Hidden { width: 7, layers, outputs: 2, activation, trunk };
+                let hidden = Hidden { width: 7, layers, outputs: 2, activation, trunk, layer_norm: false };
                 let shape = VelocityShape { obs: 3, act: 2, frequencies: vec![1.5, 3.1], constant, hidden };
                 let mut noise = Noise::new(nets.len() as u64, 5);
                 let mut net = VelocityNet::new(shape, 1.4, 1.0, &mut noise);
@@ -442,6 +472,33 @@ mod tests {
                 // A ReLU kink inside the step is worth up to the step times the curvature it hides.
                 let tolerance = 5e-3 * want.abs() + 5e-4;
                 assert!((f64::from(*gradient) - want).abs() < tolerance, "{shape:?} {i}: {gradient} {want}");
+            }
+        }
+    }
+
+    /// Whole weights are copies of rows: the same gradient up to rounding, and the loss over the same count of rows.
+    #[test]
+    fn weights_count_rows() {
+        for net in cases() {
+            let mut noise = Noise::new(12, 0);
+            let (mut s, mut x, mut y) = (vec![0.0; 3 * 3], vec![0.0; 3 * 2], vec![0.0; 3 * 2]);
+            noise.gaussian(&mut s);
+            noise.gaussian(&mut x);
+            noise.gaussian(&mut y);
+            let (t, weights) = ([0.2, 0.5, 0.8], [2.0, 0.0, 3.0]);
+            let rows = [0, 0, 2, 2, 2];
+            let copy = |v: &[f32], width: usize| -> Vec<f32> {
+                rows.iter().flat_map(|r| v[r * width..(r + 1) * width].to_vec()).collect()
+            };
+            let mut work = VelocityWork::new(net.shape(), 5);
+            let (mut weighted, mut copied) = (vec![0.0; net.params.len()], vec![0.0; net.params.len()]);
+            let loss = net.regress_weighted([&s, &x, &t, &y], &weights, &mut work, &mut weighted);
+            let (s, x, t, y) = (copy(&s, 3), copy(&x, 2), copy(&t, 1), copy(&y, 2));
+            let other = net.regress(&s, &x, &t, &y, &mut work, &mut copied);
+            let scale = 5.0 / 3.0;
+            assert!((loss - scale * other).abs() < 1e-5 * (1.0 + loss));
+            for (a, b) in weighted.iter().zip(&copied) {
+                assert!((a - scale * b).abs() < 1e-5 * (1.0 + a.abs()), "{a} {b}");
             }
         }
     }

@@ -95,6 +95,7 @@ impl Model {
             outputs: 2,
             activation: Activation::Silu,
             trunk: Trunk::Residual,
+            layer_norm: false,
         };
         let frequencies = (0..6).map(|i| 0.5 * PI * f32::from(1_u8 << i)).collect();
         let shape = VelocityShape { obs: 4 * WAVES.len(), act: 2, frequencies, constant: Vec::new(), hidden };

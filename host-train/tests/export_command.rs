@@ -1,0 +1,96 @@
+//! `export` from outside: formats by name and by ending, where files go, wrong combinations.
+
+use flowlet::policy::Artefact;
+use host_train::policy::ArtefactBytes;
+use safetensors::SafeTensors;
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The policy that is committed for the firmware: three Euler steps of two layers, without critics.
+const POLICY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/pendulum.flw");
+
+fn export(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_host-train")).arg("export").args(args).output().unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
+}
+
+fn path<'a>(folder: &'a Path, name: &str, held: &'a mut String) -> &'a str {
+    *held = folder.join(name).display().to_string();
+    held
+}
+
+#[test]
+fn the_ending_or_the_name_chooses_the_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut place = String::new();
+    let whole = ArtefactBytes::read(Path::new(POLICY)).unwrap();
+
+    let flw = path(folder.path(), "a.flw", &mut place);
+    assert_eq!(report(&export(&[POLICY, "--out", flw, "--json"]))["format"], "flw");
+    assert_eq!(fs::read(flw).unwrap(), whole.as_slice());
+    // An ending that says nothing is the artefact, as it always was.
+    let bin = path(folder.path(), "a.bin", &mut place);
+    assert_eq!(report(&export(&[POLICY, "--out", bin, "--json"]))["format"], "flw");
+
+    let rs = path(folder.path(), "a.rs", &mut place);
+    assert_eq!(report(&export(&[POLICY, "--out", rs, "--json", "--steps", "2"]))["steps"], 2);
+    assert!(fs::read_to_string(rs).unwrap().contains("pub const STEPS: usize = 2;"));
+
+    let tensors = path(folder.path(), "a.safetensors", &mut place);
+    assert_eq!(report(&export(&[POLICY, "--out", tensors, "--json"]))["format"], "safetensors");
+    let file = fs::read(tensors).unwrap();
+    let bias = SafeTensors::deserialize(&file).unwrap().tensor("velocity.out.bias").unwrap().data().to_vec();
+    let params = Artefact::new(whole.as_slice()).unwrap().velocity().params().to_vec();
+    assert_eq!(bias, params.last().unwrap().to_le_bytes());
+
+    let onnx = path(folder.path(), "a.onnx", &mut place);
+    let policy = report(&export(&[POLICY, "--out", onnx, "--json"]));
+    assert_eq!((&policy["format"], &policy["onnx_part"]), (&"onnx".into(), &"policy".into()));
+    assert_eq!(policy["bytes"], fs::metadata(onnx).unwrap().len());
+    let velocity = report(&export(&[POLICY, "--out", onnx, "--json", "--onnx-part", "velocity"]));
+    assert_eq!(velocity["onnx_part"], "velocity");
+}
+
+#[test]
+fn a_run_folder_gets_the_file_beside_its_policy() {
+    let run = tempfile::tempdir().unwrap();
+    fs::copy(POLICY, run.path().join("policy.flw")).unwrap();
+    let folder = run.path().display().to_string();
+    for (args, name) in [
+        (&["--format", "onnx"][..], "policy.onnx"),
+        (&["--format", "onnx", "--onnx-part", "velocity"], "policy.velocity.onnx"),
+        (&["--format", "rust"], "policy.rs"),
+        (&["--format", "safetensors"], "policy.safetensors"),
+    ] {
+        let told = report(&export(&[&[folder.as_str(), "--json"], args].concat()));
+        assert_eq!(told["policy"], run.path().join(name).display().to_string());
+        assert!(run.path().join(name).is_file(), "{name}");
+    }
+    assert_eq!(fs::read_dir(run.path()).unwrap().count(), 5);
+}
+
+#[test]
+fn wrong_combinations_are_one_sentence() {
+    for (args, words) in [
+        (&[POLICY][..], ["--out FILE", "--firmware"]),
+        (&[POLICY, "--format", "flw"], ["--out FILE", "--firmware"]),
+        (&[POLICY, "--format", "onnx", "--out", "/tmp/a.rs"], [".rs", ".onnx"]),
+        (&[POLICY, "--firmware", "--format", "rust"], ["--firmware", ".flw format"]),
+        (&[POLICY, "--onnx-part", "policy", "--out", "/tmp/a.flw"], ["--onnx-part", "--format onnx"]),
+        (&[POLICY, "--onnx-part", "critic", "--out", "/tmp/a.onnx"], ["critic", "velocity"]),
+        (&[POLICY, "--format", "pickle"], ["pickle", "safetensors"]),
+        (&[POLICY, "--firmware", "--out", "/tmp/a.flw"], ["--out FILE", "not both"]),
+    ] {
+        let output = export(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
+    }
+}

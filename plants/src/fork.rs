@@ -1,0 +1,315 @@
+//! Fork: a puck that starts in front of a round pillar and shall reach a goal behind it. Both ways round are equally
+//! good, and their average runs into the pillar.
+//!
+//! The puck starts at rest exactly on the axis through pillar and goal, so the task is its own mirror image: at the first
+//! decision up and down are worth the same, and a policy with one mode must choose. A force of up to `thrust` along each
+//! axis moves it against viscous friction: `m v' = F - c v`. The reward of a step is the length of the shortest way round
+//! the pillar that the step has saved, in percent of the way from the nominal start; so an episode that reaches the goal
+//! returns about 100. It ends there, or where the puck touches the pillar, a wall or the edge of the arena.
+//!
+//! A wall may close one of the ways ([`ForkParams::blocked`]); nothing shows it to the controller. Runge-Kutta of fourth
+//! order in [`SUBSTEPS`] substeps. Never panics, never allocates; deterministic to the bit on every target.
+
+use crate::mechanics::rk4;
+use crate::{ParamError, clip, params, uniform_in};
+use rand_core::Rng;
+
+params! {
+    /// The constants of a [`Fork`].
+    ForkParams {
+        /// Mass of the puck, kg.
+        mass: Positive = 1.0,
+        /// Largest force along each axis, N.
+        thrust: Positive = 5.0,
+        /// Viscous friction, N s/m.
+        friction: NonNegative = 4.0,
+        /// Radius of the pillar, m: below 0.6, the distance of the start.
+        pillar: Positive = 0.4,
+        /// Which way a wall closes: 0 none, 1 the upper, 2 the lower.
+        blocked: NonNegative = 0.0,
+        /// Time of one control step, s.
+        dt: Positive = 0.05,
+    }
+}
+
+/// Substeps of a control step, between which contact is looked for: 1 cm apart at full speed.
+pub const SUBSTEPS: u32 = 5;
+/// The nominal start and the goal on the axis, and the distance within which the goal is reached, m.
+const START: f64 = -0.7;
+const GOAL: f64 = 0.9;
+const REACHED: f64 = 0.1;
+/// Half the side of the arena, m.
+const ARENA: f64 = 1.2;
+/// Largest departure of the start from the nominal one, along the axis, m.
+const SPREAD: f64 = 0.1;
+
+/// How a [`Fork`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ForkState {
+    /// Under way.
+    #[default]
+    Moving,
+    /// At the goal.
+    Reached,
+    /// Against the pillar, a wall or the edge of the arena.
+    Crashed,
+}
+
+/// A puck, a pillar and a goal.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fork {
+    /// Position along the axis, m: the pillar stands at 0.
+    pub x: f64,
+    /// Position across it, m.
+    pub y: f64,
+    /// Velocity, m/s.
+    pub x_dot: f64,
+    /// Velocity across, m/s.
+    pub y_dot: f64,
+    params: ForkParams,
+    state: ForkState,
+    /// The side on which the pillar was last passed.
+    upper: bool,
+}
+
+impl Default for Fork {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fork {
+    /// Names of the observation channels.
+    pub const OBS_NAMES: [&'static str; 4] = ["x", "y", "x_dot", "y_dot"];
+    /// Names of the action channels.
+    pub const ACT_NAMES: [&'static str; 2] = ["force_x", "force_y"];
+
+    /// At the nominal start, at rest.
+    pub fn new() -> Self {
+        let params = ForkParams::default();
+        Self { x: START, y: 0.0, x_dot: 0.0, y_dot: 0.0, params, state: ForkState::Moving, upper: false }
+    }
+
+    /// The physical parameters.
+    pub fn params(&self) -> &ForkParams {
+        &self.params
+    }
+
+    /// Sets one physical parameter by name.
+    pub fn set(&mut self, key: &str, value: f64) -> Result<(), ParamError> {
+        let mut params = self.params;
+        params.set(key, value)?;
+        if params.pillar >= -START - SPREAD {
+            return Err(ParamError::OutOfRange("pillar", "below 0.6"));
+        }
+        if ![0.0, 1.0, 2.0].contains(&params.blocked) {
+            return Err(ParamError::OutOfRange("blocked", "0, 1 or 2"));
+        }
+        self.params = params;
+        Ok(())
+    }
+
+    /// A random start on the axis, at rest: the nominal one shifted by up to 0.1 m along it.
+    pub fn reset<R: Rng + ?Sized>(&mut self, rng: &mut R) {
+        *self = Self { params: self.params, ..Self::new() };
+        self.x += uniform_in(rng, -SPREAD, SPREAD);
+    }
+
+    /// Applies forces (clipped to [-1, 1], in units of the largest) for one control step and returns the reward after it.
+    pub fn step(&mut self, force_x: f64, force_y: f64) -> f64 {
+        let p = self.params;
+        let pull = [p.thrust * clip(force_x, -1.0, 1.0) / p.mass, p.thrust * clip(force_y, -1.0, 1.0) / p.mass];
+        let drag = p.friction / p.mass;
+        let before = self.distance();
+        for _ in 0..SUBSTEPS {
+            if self.state != ForkState::Moving {
+                break;
+            }
+            let (x, y) = (self.x, self.y);
+            let s = rk4(&[x, y, self.x_dot, self.y_dot], p.dt / f64::from(SUBSTEPS), |s| {
+                [s[2], s[3], pull[0] - drag * s[2], pull[1] - drag * s[3]]
+            });
+            [self.x, self.y, self.x_dot, self.y_dot] = s;
+            self.contact(x, y);
+        }
+        100.0 * (before - self.distance()) / (shortest(START, 0.0, p.pillar) - REACHED)
+    }
+
+    /// Position and velocity.
+    pub fn observe(&self) -> [f64; 4] {
+        [self.x, self.y, self.x_dot, self.y_dot]
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> ForkState {
+        self.state
+    }
+
+    /// The way round the pillar that has led to the goal: `upper` or `lower`, `none` while it is not reached.
+    pub fn way(&self) -> &'static str {
+        match (self.state, self.upper) {
+            (ForkState::Reached, true) => "upper",
+            (ForkState::Reached, false) => "lower",
+            _ => "none",
+        }
+    }
+
+    /// What is left of the shortest way round the pillar to the rim of the goal, m.
+    fn distance(&self) -> f64 {
+        let d = shortest(self.x, self.y, self.params.pillar) - REACHED;
+        if d < 0.0 { 0.0 } else { d }
+    }
+
+    /// Looks for contact and arrival after a substep that began at (x, y).
+    fn contact(&mut self, x: f64, y: f64) {
+        // The wall stands on the line x = 0, from the pillar to the edge.
+        let crossed = (x < 0.0) != (self.x < 0.0);
+        if crossed {
+            self.upper = y + self.y > 0.0;
+        }
+        let wall = crossed && self.params.blocked == if self.upper { 1.0 } else { 2.0 };
+        let outside = self.x.abs() > ARENA || self.y.abs() > ARENA;
+        if wall || outside || libm::hypot(self.x, self.y) < self.params.pillar {
+            self.state = ForkState::Crashed;
+        } else if libm::hypot(self.x - GOAL, self.y) <= REACHED {
+            self.state = ForkState::Reached;
+        }
+    }
+}
+
+/// Length of the shortest way from (x, y) to the goal round a pillar of radius `r` at the origin, m.
+///
+/// Straight where the pillar does not stand between; else two tangents and the arc between their ends. A point within
+/// the pillar counts as on its rim.
+fn shortest(x: f64, y: f64, r: f64) -> f64 {
+    let out = libm::hypot(x, y);
+    let angle = libm::atan2(y.abs(), x);
+    let reach = |d: f64| if d > r { libm::acos(r / d) } else { 0.0 };
+    let tangent = |d: f64| if d > r { libm::sqrt(d * d - r * r) } else { 0.0 };
+    let arc = angle - reach(out) - reach(GOAL);
+    if arc > 0.0 { tangent(out) + r * arc + tangent(GOAL) } else { libm::hypot(x - GOAL, y) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Drives with a steady hand: out to the side, then forward, then home. Returns the sum of the rewards.
+    fn drive(fork: &mut Fork, side: f64) -> f64 {
+        let mut total = 0.0;
+        for _ in 0..200 {
+            let (fx, fy) = if fork.x < 0.0 && fork.y.abs() < 0.5 {
+                (0.0, side)
+            } else if fork.x < 0.2 {
+                (1.0, 0.0)
+            } else {
+                (2.0 * (GOAL - fork.x), -4.0 * fork.y)
+            };
+            total += fork.step(fx, fy);
+            if fork.state() != ForkState::Moving {
+                break;
+            }
+        }
+        total
+    }
+
+    /// The mirror image of an episode is the episode of the mirrored actions, bit for bit.
+    #[test]
+    fn both_ways_are_worth_the_same() {
+        let (mut up, mut down) = (Fork::new(), Fork::new());
+        let (a, b) = (drive(&mut up, 1.0), drive(&mut down, -1.0));
+        assert_eq!((a, up.x, up.y), (b, down.x, -down.y));
+        assert_eq!((up.way(), down.way()), ("upper", "lower"));
+        // All of the way from the nominal start was saved.
+        assert!((a - 100.0).abs() < 1e-9, "{a}");
+    }
+
+    #[test]
+    fn their_average_runs_into_the_pillar() {
+        let mut fork = Fork::new();
+        let total: f64 = (0..20).map(|_| fork.step(1.0, 0.0)).sum();
+        assert_eq!((fork.state(), fork.way()), (ForkState::Crashed, "none"));
+        assert!(total > 0.0 && total < 25.0, "{total}");
+    }
+
+    #[test]
+    fn a_wall_closes_one_way_only() {
+        for (blocked, side, state) in [
+            (1.0, 1.0, ForkState::Crashed),
+            (1.0, -1.0, ForkState::Reached),
+            (2.0, 1.0, ForkState::Reached),
+            (2.0, -1.0, ForkState::Crashed),
+        ] {
+            let mut fork = Fork::new();
+            fork.set("blocked", blocked).unwrap();
+            let total = drive(&mut fork, side);
+            assert_eq!(fork.state(), state);
+            assert_eq!(total < 70.0, state == ForkState::Crashed, "{total}");
+        }
+    }
+
+    /// A linear drag under constant force has a closed form.
+    #[test]
+    fn moves_as_a_linear_drag_does() {
+        let mut fork = Fork::new();
+        (fork.x, fork.y) = (-0.7, 0.9);
+        for step in 1..=20 {
+            fork.step(0.2, -0.1);
+            let t = f64::from(step) * 0.05;
+            let settled = 1.0 - libm::exp(-4.0 * t);
+            let (speed, way) = (settled / 4.0, (t - settled / 4.0) / 4.0);
+            assert!((fork.x_dot - 5.0 * 0.2 * speed).abs() < 1e-7 && (fork.x + 0.7 - way).abs() < 1e-7);
+            assert!((fork.y_dot + 5.0 * 0.1 * speed).abs() < 1e-7 && (fork.y - 0.9 + 0.5 * way).abs() < 1e-7);
+        }
+    }
+
+    /// The shortest way against a search over the point of the pillar's rim where it bends.
+    #[test]
+    fn the_shortest_way_is_the_shortest() {
+        let r = 0.4;
+        for (x, y) in [(-0.7, 0.0), (-0.5, 0.3), (-0.2, -0.6), (0.1, 0.41), (0.6, 0.2), (-0.9, 0.9)] {
+            let ours = shortest(x, y, r);
+            // A taut string along a fine polygon about the pillar: leave it at any corner, for the goal or the point.
+            let corners = 20_000;
+            let clear = |ax: f64, ay: f64, bx: f64, by: f64| {
+                let (dx, dy) = (bx - ax, by - ay);
+                let t = clip(-(ax * dx + ay * dy) / (dx * dx + dy * dy), 0.0, 1.0);
+                libm::hypot(ax + t * dx, ay + t * dy) >= r - 1e-9
+            };
+            let mut best = if clear(x, y, GOAL, 0.0) { libm::hypot(x - GOAL, y) } else { f64::INFINITY };
+            let at = |i: i32| {
+                let a = f64::from(i) * core::f64::consts::PI / f64::from(corners);
+                (r * libm::cos(a), r * libm::sin(a))
+            };
+            let side = y.abs();
+            let seen_from = |px: f64, py: f64| {
+                let mut ends = (i32::MAX, i32::MIN);
+                for i in 0..=corners {
+                    let (cx, cy) = at(i);
+                    if clear(px, py, cx, cy) {
+                        ends = (ends.0.min(i), ends.1.max(i));
+                    }
+                }
+                ends
+            };
+            let (from, to) = (seen_from(x, side).0, seen_from(GOAL, 0.0).1);
+            if best.is_infinite() {
+                let ((ax, ay), (bx, by)) = (at(from), at(to));
+                let arc = r * f64::from(from - to) * core::f64::consts::PI / f64::from(corners);
+                best = libm::hypot(x - ax, side - ay) + arc + libm::hypot(GOAL - bx, by);
+            }
+            assert!((ours - best).abs() < 1e-3, "({x}, {y}): {ours} {best}");
+        }
+    }
+
+    #[test]
+    fn parameters_outside_their_range_are_refused() {
+        let mut fork = Fork::new();
+        for (key, value) in [("blocked", 0.5), ("blocked", 3.0), ("pillar", 0.6), ("mass", 0.0)] {
+            assert!(fork.set(key, value).is_err(), "{key}");
+        }
+        assert_eq!(fork, Fork::new());
+        fork.step(f64::NAN, 0.0);
+        assert!(fork.x.is_nan() && fork.way() == "none");
+    }
+}

@@ -5,14 +5,14 @@
 //! with respect to the action the backward pass of one critic, for min(Q_1, Q_2) has the gradient of the smaller one. What
 //! depends on the state alone counts once a state, what depends on the time alone once a step. Activations, random
 //! numbers, weights of candidates, Adam and averaging count nothing: they show as a smaller share of the peak.
-//! [`rfm_macs`] is the formula.
+//! [`rfm_macs`] and [`sac_macs`] are the formulas.
 //!
 //! **Peak** is the best of several shapes of the same `gemm` crate, on one thread, measured in turn with the updates so
 //! that both see the same machine. Time is this thread's CPU time. The figures are medians over [`ROUNDS`] rounds after a
 //! warm-up, with the slowest and the fastest round beside them.
 
 use crate::agent;
-use crate::config::{ActorAt, Algorithm, ControlVariate, RfmConfig};
+use crate::config::{ActorAt, Algorithm, ControlVariate, RfmConfig, SacConfig};
 use crate::nn::matmul;
 use crate::noise::Noise;
 use crate::replay::{Replay, Transition};
@@ -100,6 +100,21 @@ pub fn rfm_macs(c: &RfmConfig, obs: usize, act: usize) -> f64 {
     let inputs = obs + act + times + if c.constant_embedding { times } else { 0.0 };
     let actor = points * regression(inputs * h, velocity - act * h);
     sampling + target + critics + candidates + actor
+}
+
+/// Multiply-accumulates of an update of soft actor-critic.
+pub fn sac_macs(c: &SacConfig, obs: usize, act: usize) -> f64 {
+    let [obs, act, batch] = [obs, act, c.train.batch_size].map(|n| n as f64);
+    let [h, critic_h] = [c.train.actor_hidden, c.train.critic_hidden].map(|n| n as f64);
+    let [deep, critic_deep] = [c.train.actor_layers, c.train.critic_layers].map(|n| (n - 1) as f64);
+    let policy = obs * h + deep * h * h + h * 2.0 * act;
+    let rest = critic_deep * critic_h * critic_h + critic_h;
+    let critic = (obs + act) * critic_h + rest;
+    // Forward at s' and, with both critics, its value; the critics' regression; then at s the policy and the critics
+    // forward, the smaller critic back to the action, and the policy back to its weights.
+    let critics = 2.0 * critic + 2.0 * (3.0 * critic - (obs + act) * critic_h);
+    let actor = 2.0 * critic + act * critic_h + rest + 3.0 * policy - obs * h;
+    batch * (policy + critics + actor)
 }
 
 /// Calls of `f` per second of this thread's CPU time, over at least `seconds` of it.
@@ -194,6 +209,15 @@ mod tests {
         let current = RfmConfig { actor_at: ActorAt::Current, target_particles: 3, ..c };
         let samples = |n: i32| n * (8 + 3 * 7 * 24 + 20 + 2 * 3 * 35) + 7 * 2 * 4;
         assert_eq!(rfm_macs(&current, 2, 1), f64::from(want - sampling + samples(3) + samples(2)));
+    }
+
+    #[test]
+    fn multiply_accumulates_of_a_small_sac_update() {
+        let train = TrainConfig { actor_hidden: 4, critic_hidden: 5, batch_size: 3, ..TrainConfig::standard() };
+        let c = SacConfig { train, ..SacConfig::standard() };
+        // obs 2, act 1. Policy: 8 + 16 + 8; critic: 15 + 25 + 5.
+        let regressions = 2 * (3 * 45 - 15) + 3 * 32 - 8;
+        assert_eq!(sac_macs(&c, 2, 1), f64::from(3 * (32 + 2 * 45 + 2 * 45 + 35 + regressions)));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `bench update`: updates per CPU-second, and how much of the machine's matrix products they reach.
 
 use super::{Output, UpdateArgs};
-use crate::bench::update::{ROUNDS, Speed, measure, rfm_macs};
+use crate::bench::update::{ROUNDS, Speed, measure, rfm_macs, sac_macs};
 use crate::config::{Algorithm, ControlVariate, RfmConfig};
 use crate::{Error, Result};
 use serde_json::json;
@@ -22,7 +22,10 @@ pub(super) fn run(args: &UpdateArgs, output: Output) -> Result<()> {
             apply(args, c)?;
             rfm_macs(c, args.obs, args.act)
         }
-        #[allow(unreachable_patterns)]
+        Algorithm::Sac(c) => {
+            only_rfm(args)?;
+            sac_macs(c, args.obs, args.act)
+        }
         _ => return Err(Error::usage(format!("--algo {}: bench update measures rfm and sac", args.algo))),
     };
     let speed = measure(&algorithm, args.obs, args.act, macs);
@@ -66,6 +69,22 @@ fn apply(args: &UpdateArgs, c: &mut RfmConfig) -> Result<()> {
     Ok(())
 }
 
+/// Refuses the options that soft actor-critic has not.
+fn only_rfm(args: &UpdateArgs) -> Result<()> {
+    for (given, option) in [
+        (args.actor_batch.is_some(), "--actor-batch"),
+        (args.particles.is_some(), "--particles"),
+        (args.samples.is_some(), "--samples"),
+        (args.integration_steps.is_some(), "--integration-steps"),
+        (args.control_variate.is_some(), "--control-variate"),
+    ] {
+        if given {
+            return Err(Error::usage(format!("{option} belongs to rfm: leave it out with --algo {}", args.algo)));
+        }
+    }
+    Ok(())
+}
+
 fn report(args: &UpdateArgs, algorithm: &Algorithm, macs: f64, speed: &Speed, output: Output) {
     let train = algorithm.train();
     let [updates, slowest, fastest] = speed.updates;
@@ -86,7 +105,6 @@ fn report(args: &UpdateArgs, algorithm: &Algorithm, macs: f64, speed: &Speed, ou
     });
     let mut settings =
         format!("{} {}, obs {}, act {}, batch {}", args.algo, args.preset, args.obs, args.act, train.batch_size);
-    #[allow(irrefutable_let_patterns)]
     if let Algorithm::Rfm(c) = algorithm {
         let more = json!({
             "actor_batch": c.actor_batch,

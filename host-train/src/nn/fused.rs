@@ -479,7 +479,8 @@ mod tests {
     #[test]
     fn candidates_equal_the_generic_path() {
         let mut noise = Noise::new(1, 0);
-        for (n, group, layers, width) in [(1, 1, 1, 8), (40, 5, 2, 24), (64, 9, 3, 13), (33, 40, 2, 16), (3, 30, 2, 9)] {
+        for (n, group, layers, width) in [(1, 1, 1, 8), (40, 5, 2, 24), (64, 9, 3, 13), (33, 40, 2, 16), (3, 30, 2, 9)]
+        {
             let (obs, act) = (5, 3);
             let (activation, trunk) = (Activation::Relu, Trunk::Plain);
             let hidden = Hidden { width, layers, outputs: 1, activation, trunk, layer_norm: false };

@@ -143,3 +143,40 @@ fn report(args: &UpdateArgs, algorithm: &Algorithm, macs: f64, speed: &Speed, ou
     ));
     output.object(&object);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::Parser;
+
+    /// The constants that a command line asks for.
+    fn constants(options: &str) -> Result<RfmConfig> {
+        let words = format!("host-train bench update {options}");
+        let cli = Cli::try_parse_from(words.split_whitespace()).unwrap();
+        let Some(crate::cli::Command::Bench(crate::cli::BenchCommand::Update(args))) = cli.command else {
+            panic!("another command")
+        };
+        let mut c = RfmConfig::standard();
+        c.train.batch_size = args.batch.unwrap_or(c.train.batch_size);
+        apply(&args, &mut c).map(|()| c)
+    }
+
+    #[test]
+    fn proposals_share_the_candidates() {
+        let standard = RfmConfig::standard();
+        let shares = |options: &str| constants(options).map(|c| (c.bridge, c.uniform, c.kernel));
+        assert_eq!(shares(""), Ok((standard.bridge, standard.uniform, standard.kernel)));
+        let (k, four) = (standard.candidates(), 4 * standard.candidates());
+        let fourfold = (4 * standard.bridge, 4 * standard.uniform, 4 * standard.kernel);
+        assert_eq!(shares(&format!("--samples {four} --control-variate none")), Ok(fourfold));
+        assert_eq!(shares("--control-variate diagonal"), Ok((k, 0, 0)));
+        assert_eq!(shares("--samples 32 --control-variate diagonal"), Ok((32, 0, 0)));
+        for samples in 3..40 {
+            let c = constants(&format!("--samples {samples}")).unwrap();
+            assert_eq!(c.candidates(), samples);
+        }
+        assert!(constants("--batch 16 --actor-batch 17").is_err());
+        assert_eq!(constants("--batch 16").unwrap().actor_batch, standard.actor_batch.min(16));
+    }
+}

@@ -485,7 +485,12 @@ mod tests {
     fn the_temperature_finds_its_entropy() {
         let replay = bandit(&mut Noise::new(8, 0));
         for estimator in [Estimator::Mixture, Estimator::Auto] {
-            let target = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, start_entropy_per_dim: 0.0, ..RfmConfig::standard() };
+            let target = RfmConfig {
+                temperature_lr: 3e-3,
+                target_entropy_per_dim: 0.0,
+                start_entropy_per_dim: 0.0,
+                ..RfmConfig::standard()
+            };
             let mut agent = Rfm::new(&RfmConfig { estimator, ..target }, 1, 1, 1);
             (0..3000).for_each(|_| {
                 agent.update(&replay);

@@ -179,7 +179,7 @@ impl QsmConfig {
             train: TrainConfig::standard(),
             steps: 10,
             step_noise: StepNoise::Forward,
-            scale: 10.0,
+            scale: 3.0,
             exploration: 0.1,
         }
     }

@@ -34,7 +34,7 @@ impl ForkEnv {
                 obs_scale: vec![2.0, 2.0, 1.0, 1.0],
                 obs_clip: 10.0,
                 obs_unknown: false,
-                total_timesteps: 30_000,
+                total_timesteps: 40_000,
             },
             plant,
         }
@@ -75,6 +75,6 @@ impl Env for ForkEnv {
     }
 
     fn way(&self) -> Option<&'static str> {
-        Some(self.plant.way())
+        self.plant.way()
     }
 }

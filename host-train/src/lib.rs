@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod curve;
@@ -17,6 +18,7 @@ pub mod nn;
 pub mod noise;
 pub mod normaliser;
 pub mod policy;
+pub mod profile;
 pub mod records;
 pub mod replay;
 pub mod report;

@@ -11,6 +11,7 @@
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
+//! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
 //! * [`results`], [`ablation`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
@@ -26,6 +27,7 @@ pub mod document;
 pub mod elf;
 pub mod estimates;
 pub mod policy;
+pub mod profile_fit;
 pub mod python;
 pub mod qemu;
 pub mod refusals;
@@ -34,6 +36,10 @@ pub mod snapshot;
 pub mod steps;
 pub mod test;
 pub mod tools;
+
+/// The trainer's file: the program that shows the model and the one that fits it count the same things.
+#[path = "../../host-train/src/profile/cost.rs"]
+pub mod cost;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -47,6 +53,8 @@ pub enum Command {
     Digests(digests::Options),
     /// Measure the instructions and the RAM of one estimate of a posterior mean, for several sizes
     Estimates(estimates::Options),
+    /// Measure random policies on the Cortex-M4F and fit the constants of `host-train profile`
+    ProfileFit(profile_fit::Options),
     /// Train all algorithms on all tasks over seeds and write docs/results.md with its pictures
     Results(results::Options),
     /// Train variants of the default agent against it, paired by seed, and write docs/ablation.md
@@ -76,6 +84,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Test(options) => test::run(&root, &options),
         Command::Digests(options) => digests::run(&root, &options),
         Command::Estimates(options) => estimates::run(&root, &options),
+        Command::ProfileFit(options) => profile_fit::run(&root, &options),
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),

@@ -3,13 +3,13 @@
 //! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
 //! installs), documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
-//! the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
+//! the cost model, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
 //! the digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::steps::{Steps, output_of};
-use crate::{digests, estimates, policy, python, qemu, refusals, snapshot, tools};
+use crate::{digests, estimates, policy, profile_fit, python, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use std::fs;
@@ -70,13 +70,16 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
     if options.host {
-        println!("left out by --host: firmware snapshots, refusals, estimates and digests, all of which run in QEMU");
+        println!(
+            "left out by --host: firmware snapshots, refusals, estimates, cost model and digests, all of which run in QEMU"
+        );
         return Ok(steps.finish());
     }
     snapshots(&mut steps, root, &boards, options.bless);
     refusals::check(&mut steps, root, &boards);
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
         steps.step("estimates on m4f", || estimates::check(root, board));
+        steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
     let seeds = if options.long { 0..LONG_SEEDS.end } else { 0..1 };
     for seed in seeds {

@@ -39,7 +39,7 @@ fn activation(name: &str) -> Activation {
     }
 }
 
-/// Weights with the variance of an initialisation, by a linear congruential generator (Knuth's constants).
+/// Uniform numbers of magnitude up to `width`, by a linear congruential generator (Knuth's constants).
 fn fill(values: &mut [f32], width: f32, state: &mut u32) {
     for value in values {
         *state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -47,9 +47,13 @@ fn fill(values: &mut [f32], width: f32, state: &mut u32) {
     }
 }
 
-/// Width of a uniform weight whose variance is 1 / inputs.
-fn width(inputs: usize) -> f32 {
-    flowlet::math::sqrt(3.0 / inputs as f32)
+/// Weights of variance 1 / inputs, so that every layer gives numbers of the size of one: what an activation takes depends
+/// on its argument.
+fn initialise(params: &mut [f32], inputs: usize, hidden: usize, state: &mut u32) {
+    let width = |inputs: usize| flowlet::math::sqrt(3.0 / inputs as f32);
+    let (first, rest) = params.split_at_mut((inputs + 1) * hidden);
+    fill(first, width(inputs), state);
+    fill(rest, width(hidden), state);
 }
 
 #[entry]
@@ -77,8 +81,10 @@ fn main() -> ! {
     let Some(critic_params) = rest.get_mut(..critics * critic.params()) else {
         refuse!("the critics are too large for this program");
     };
-    fill(velocity, width(hidden), &mut state);
-    fill(critic_params, width(critic.hidden), &mut state);
+    initialise(velocity, obs + act + 2 * frequencies, hidden, &mut state);
+    for params in critic_params.chunks_exact_mut(critic.params()) {
+        initialise(params, obs + act, critic.hidden, &mut state);
+    }
     let (mut waves, names, ones, lows) = ([0.0; FREQUENCIES], ["x"; CHANNELS], [1.0; CHANNELS], [-1.0; CHANNELS]);
     fill(&mut waves, 6.0, &mut state);
     let manifest = Manifest {

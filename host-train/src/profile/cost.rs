@@ -1,0 +1,185 @@
+//! What a decision costs on a Cortex-M4F: multiply-accumulates and memory exactly, instructions by a fitted model.
+//!
+//! The model is linear in counts that follow from the shape of the policy: columns of the kernels' blocks of 16, 4 and 1
+//! rows, activations by kind, residual sums, evaluations of the velocity and their slopes, squashed
+//! components (with the noise they start from), observations. `cargo xtask
+//! profile-fit` measures decisions of random policies in QEMU, fits the constants below and prints them with the error on
+//! policies that took no part in the fit; `cargo xtask test` measures the committed policy and others against [`ERROR`].
+//! Instructions are not cycles, and an activation's instructions depend on its argument: that is most of the error.
+//!
+//! No allocation, no panics. This file depends on `flowlet` alone, since xtask compiles it too.
+
+use flowlet::flow::Plan;
+use flowlet::net::{Activation, CriticShape, VelocityShape};
+use flowlet::policy::{BestOfScratch, PolicyScratch};
+
+/// Counts of a decision that its instructions are linear in.
+pub const COUNTS: usize = 13;
+
+/// What the counts are of, in order.
+pub const NAMES: [&str; COUNTS] = [
+    "decision",
+    "column of 16 rows",
+    "column of 4 rows",
+    "column of 1 row",
+    "ReLU",
+    "tanh",
+    "SiLU",
+    "GELU",
+    "residual sum",
+    "evaluation of the velocity",
+    "squashed component",
+    "observation",
+    "component of a slope",
+];
+
+/// Instructions of each, on a Cortex-M4F: printed by `cargo xtask profile-fit`.
+pub const INSTRUCTIONS: [f64; COUNTS] =
+    [908.3, 35.1, 13.0, 6.1, 13.8, 111.0, 76.6, 118.3, 10.1, 270.6, 195.9, 22.3, 49.1];
+
+/// Largest relative error that the model is held to, for layers of 16 units or more and decisions of 5,000 instructions
+/// or more.
+pub const ERROR: f64 = 0.12;
+
+/// The same where every activation is a ReLU.
+pub const ERROR_RELU: f64 = 0.06;
+
+/// Bytes of the checked view inside a `StaticPolicy` on a 32-bit machine, beside its scratch.
+pub const VIEW_BYTES: usize = 520;
+
+/// Most stack that a measured decision took on a Cortex-M4F, in bytes.
+pub const STACK_BYTES: usize = 976;
+
+/// A decision: sizes, plan, and from how many samples the critics choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision {
+    /// The velocity network.
+    pub shape: VelocityShape,
+    /// The plan of integration.
+    pub plan: Plan,
+    /// Shape and number of the critics; not used with one particle.
+    pub critics: Option<(CriticShape, usize)>,
+    /// Samples of which one is chosen; 1 is a plain sample.
+    pub particles: usize,
+}
+
+impl Decision {
+    /// The critics that are evaluated.
+    fn judges(&self) -> Option<(CriticShape, usize)> {
+        self.critics.filter(|_| self.particles > 1)
+    }
+
+    /// Multiply-accumulates, the time part cached.
+    pub fn macs(&self) -> usize {
+        let velocity = self.plan.evaluations() * self.shape.macs_per_evaluation();
+        let critics = self.judges().map_or(0, |(critic, count)| {
+            let value = (critic.act + 1 + (critic.layers - 1) * critic.hidden) * critic.hidden;
+            count * (critic.obs * critic.hidden + self.particles * value)
+        });
+        self.shape.macs_of_state_part() + self.particles * velocity + critics
+    }
+
+    /// Bytes of memory that flowlet's own size functions ask for: the scratch of a decision and of the selection.
+    pub fn scratch_bytes(&self) -> usize {
+        let selection = self.judges().map_or(0, |(critic, count)| BestOfScratch::len(&critic, count));
+        4 * (PolicyScratch::len(&self.shape, &self.plan) + selection)
+    }
+
+    /// Whether every activation is a ReLU.
+    pub fn is_relu(&self) -> bool {
+        let relu = |activation| activation == Activation::Relu;
+        relu(self.shape.activation) && self.judges().is_none_or(|(critic, _)| relu(critic.activation))
+    }
+
+    /// The counts, in the order of [`NAMES`].
+    pub fn counts(&self) -> [f64; COUNTS] {
+        let VelocityShape { obs, act, hidden, layers, activation, trunk, .. } = self.shape;
+        let evaluations = self.particles * self.plan.evaluations();
+        let mut counts = Counts([0.0; COUNTS]);
+        counts.dense(hidden, obs, 1);
+        counts.dense(hidden, act, evaluations);
+        counts.dense(hidden, hidden, (layers - 1) * evaluations);
+        counts.dense(act, hidden, evaluations);
+        counts.activations(activation, layers * hidden * evaluations);
+        let residual = if trunk == flowlet::net::Trunk::Residual { (layers - 1) * hidden * evaluations } else { 0 };
+        let mut squashed = act;
+        if let Some((critic, count)) = self.judges() {
+            let values = count * self.particles;
+            counts.dense(critic.hidden, critic.obs, count);
+            counts.dense(critic.hidden, critic.act, values);
+            counts.dense(critic.hidden, critic.hidden, (critic.layers - 1) * values);
+            counts.dense(1, critic.hidden, values);
+            counts.activations(critic.activation, critic.layers * critic.hidden * values);
+            squashed += self.particles * act;
+        }
+        counts.add(0, 1);
+        counts.add(8, residual);
+        counts.add(9, evaluations);
+        counts.add(10, squashed);
+        counts.add(11, obs);
+        counts.add(12, act * evaluations);
+        counts.0
+    }
+
+    /// Instructions by the model.
+    pub fn instructions(&self) -> f64 {
+        self.counts().iter().zip(INSTRUCTIONS).map(|(count, each)| count * each).sum()
+    }
+}
+
+struct Counts([f64; COUNTS]);
+
+impl Counts {
+    fn add(&mut self, index: usize, n: usize) {
+        self.0[index] += n as f64;
+    }
+
+    /// `times` products with a matrix: flowlet's kernel takes 16 rows at once, then 4, then 1.
+    fn dense(&mut self, rows: usize, columns: usize, times: usize) {
+        for (index, blocks) in [(1, rows / 16), (2, rows % 16 / 4), (3, rows % 4)] {
+            self.add(index, blocks * columns * times);
+        }
+    }
+
+    fn activations(&mut self, kind: Activation, n: usize) {
+        self.add(4 + kind as usize, n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowlet::flow::Solver;
+    use flowlet::net::Trunk;
+
+    /// The committed policy's sizes, and best of 16 by two critics.
+    fn decision(particles: usize) -> Decision {
+        let (activation, trunk) = (Activation::Relu, Trunk::Plain);
+        let shape = VelocityShape { obs: 3, act: 1, hidden: 64, layers: 2, frequencies: 4, activation, trunk };
+        let critic = CriticShape { obs: 3, act: 1, hidden: 24, layers: 2, activation };
+        let plan = Plan { solver: Solver::Euler, steps: 5, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
+        Decision { shape, plan, critics: Some((critic, 2)), particles }
+    }
+
+    #[test]
+    fn multiply_accumulates_are_those_of_the_columns() {
+        // As the firmware prints them.
+        assert_eq!(decision(1).macs(), 3 * 64 + 5 * (64 + 64 * 64 + 64));
+        assert_eq!(decision(16).macs(), 3 * 64 + 80 * (64 + 64 * 64 + 64) + 2 * (3 * 24 + 16 * (24 + 24 * 24 + 24)));
+        for particles in [1, 16] {
+            let counts = decision(particles).counts();
+            let of_columns = 16.0 * counts[1] + 4.0 * counts[2] + counts[3];
+            assert_eq!(of_columns as usize, decision(particles).macs());
+        }
+    }
+
+    #[test]
+    fn critics_cost_nothing_where_nothing_is_chosen() {
+        let alone = Decision { critics: None, ..decision(1) };
+        assert_eq!(decision(1).counts(), alone.counts());
+        assert_eq!(decision(1).scratch_bytes(), alone.scratch_bytes());
+        // (5 + 4) 64 + 3 + 4 floats, and (2 + 2 + 2) 24 + 2 for the selection.
+        assert_eq!((alone.scratch_bytes(), decision(16).scratch_bytes()), (4 * 583, 4 * (583 + 146)));
+        assert!(decision(16).instructions() > 16.0 * decision(1).instructions() - 16.0 * 1000.0);
+    }
+}

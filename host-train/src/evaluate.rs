@@ -16,11 +16,12 @@ use crate::{Error, Result};
 use flowlet::policy::Artefact;
 use rand_xoshiro::rand_core::SeedableRng;
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What an evaluation found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Return of each episode by plain samples: what a robot without a critic runs.
     pub returns: Vec<f64>,
@@ -28,9 +29,9 @@ pub struct Evaluation {
     /// none where no critic travels along.
     pub best_of: Option<Vec<f64>>,
     /// The way that each plain episode took, where the environment has several ([`crate::env::Env::way`]); else empty.
-    pub ways: Vec<&'static str>,
+    pub ways: Vec<String>,
     /// The same of the greedy episodes.
-    pub best_of_ways: Vec<&'static str>,
+    pub best_of_ways: Vec<String>,
 }
 
 impl Evaluation {
@@ -45,14 +46,14 @@ impl Evaluation {
     }
 
     /// Share of the episodes that each way took, of the plain and of the greedy ones; none where there is one way only.
-    pub fn shares(&self) -> Option<(BTreeMap<&'static str, f64>, BTreeMap<&'static str, f64>)> {
-        let of = |ways: &[&'static str]| {
+    pub fn shares(&self) -> Option<(BTreeMap<&str, f64>, BTreeMap<&str, f64>)> {
+        fn of(ways: &[String]) -> BTreeMap<&str, f64> {
             let mut shares = BTreeMap::new();
             for way in ways {
-                *shares.entry(*way).or_insert(0.0) += 1.0 / ways.len() as f64;
+                *shares.entry(way.as_str()).or_insert(0.0) += 1.0 / ways.len() as f64;
             }
             shares
-        };
+        }
         (!self.ways.is_empty()).then(|| (of(&self.ways), of(&self.best_of_ways)))
     }
 }
@@ -202,7 +203,7 @@ pub fn evaluate_until(
     };
     let (returns, ways) = play(None)?;
     let (best_of, best_of_ways) = if critical { Some(play(Some(protocol.best_of))?) } else { None }.unzip();
-    let known = |ways: Vec<Option<&'static str>>| ways.into_iter().flatten().collect();
+    let known = |ways: Vec<Option<&'static str>>| ways.into_iter().flatten().map(str::to_string).collect();
     Ok(Evaluation { returns, best_of, ways: known(ways), best_of_ways: known(best_of_ways.unwrap_or_default()) })
 }
 

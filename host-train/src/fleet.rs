@@ -4,9 +4,11 @@
 //! changes no bit of them. One failed seed does not stop the others. Ctrl-C stops all in good order.
 
 use crate::config::Config;
+use crate::run::RunDir;
 use crate::session::{Outcome, Reporter, Session};
 use crate::train::Progress;
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -78,10 +80,41 @@ pub fn train(
 ) -> Vec<Member> {
     let seeds: Vec<_> =
         (0..count).map(|i| config.seed + i).map(|seed| (seed, parent.join(format!("seed-{seed}")))).collect();
+    // All folders at once, so that `resume` knows of the seeds that were never begun.
+    let made = |(seed, path): &(u64, PathBuf)| {
+        let config = Config { seed: *seed, ..config.clone() };
+        (*seed, RunDir::create(Some(path), &config).map(|_| ()))
+    };
+    let made: BTreeMap<u64, Result<()>> = seeds.iter().map(made).collect();
     side_by_side(&seeds, jobs, interrupted, audience, |seed, path, reporter| {
-        let config = Config { seed, ..config.clone() };
-        Session::train(&config, Some(path), Arc::clone(interrupted), reporter)
+        made[&seed].clone()?;
+        Session::resume(path, None, Arc::clone(interrupted), reporter)
     })
+}
+
+/// Goes on with every seed beneath `parent`, to `total` control steps each where that is given.
+pub fn resume(
+    parent: &Path,
+    total: Option<u64>,
+    jobs: usize,
+    interrupted: &Arc<AtomicBool>,
+    audience: &mut dyn Audience,
+) -> Vec<Member> {
+    side_by_side(&seeds_in(parent), jobs, interrupted, audience, |_, path, reporter| {
+        Session::resume(path, total, Arc::clone(interrupted), reporter)
+    })
+}
+
+/// The seeds with a folder `seed-<n>` beneath `parent`, in rising order; none where `parent` is a run itself.
+pub fn seeds_in(parent: &Path) -> Vec<(u64, PathBuf)> {
+    let entries = std::fs::read_dir(parent).into_iter().flatten().flatten();
+    let seed = |path: PathBuf| {
+        let seed = path.file_name()?.to_str()?.strip_prefix("seed-")?.parse().ok()?;
+        path.is_dir().then_some((seed, path))
+    };
+    let mut seeds: Vec<_> = entries.filter_map(|entry| seed(entry.path())).collect();
+    seeds.sort();
+    seeds
 }
 
 struct Hall<'a> {
@@ -160,6 +193,26 @@ mod tests {
         let alone = policies(1);
         assert_eq!(alone, policies(3));
         assert!(alone[0] != alone[1] && alone[1] != alone[2]);
+    }
+
+    /// Seeds made longer on two threads are the seeds that were never stopped, one of them not even begun.
+    #[test]
+    fn seeds_go_on_together() {
+        let root = tempfile::tempdir().unwrap();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let (whole, parts) = (root.path().join("whole"), root.path().join("parts"));
+        let longer = Config { total_timesteps: 480, ..config() };
+        train(&longer, 2, 2, &whole, &interrupted, &mut Ears::default());
+        train(&config(), 2, 1, &parts, &interrupted, &mut Ears::default());
+        let path = parts.join("seed-6");
+        std::fs::remove_dir_all(&path).unwrap();
+        RunDir::create(Some(&path), &Config { seed: 6, ..config() }).unwrap();
+        let members = resume(&parts, Some(480), 2, &interrupted, &mut Ears::default());
+        assert!(members.iter().map(|m| m.seed).eq([5, 6]) && members.iter().all(|m| m.outcome.is_ok()));
+        for seed in ["seed-5", "seed-6"] {
+            let policy = |parent: &Path| std::fs::read(parent.join(seed).join("policy.flw")).unwrap();
+            assert_eq!(policy(&parts), policy(&whole), "{seed}");
+        }
     }
 
     #[test]

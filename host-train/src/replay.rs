@@ -1,8 +1,9 @@
 //! The replay buffer: a ring of transitions, sampled uniformly with replacement.
 //!
 //! Observations are stored raw and normalised when they are sampled; rewards are stored scaled. A transition is one row,
-//! so a sample costs one visit to memory. All memory is reserved at construction; when the ring is full the oldest
-//! transition gives way. Deterministic given the stream. Sampling from an empty buffer panics (a programming error).
+//! so a sample costs one visit to memory. Memory comes as it is needed, or at once by [`Replay::reserve`]; when the ring is
+//! full the oldest transition gives way. Deterministic given the stream. Sampling from an empty buffer panics (a
+//! programming error).
 
 use crate::noise::Noise;
 use crate::normaliser::Normaliser;
@@ -74,9 +75,13 @@ impl Replay {
     /// An empty buffer for `capacity` transitions (at least one).
     pub fn with_normaliser(capacity: usize, normaliser: Normaliser, act: usize) -> Self {
         let (capacity, obs) = (capacity.max(1), normaliser.mean().len());
-        // Rows come as they are needed: room for all of them is reserved here, so none is copied later.
-        let rows = Vec::with_capacity(capacity * (2 * obs + act + 2));
-        Self { obs, act, capacity, grown: 0, len: 0, next: 0, rows, normaliser }
+        Self { obs, act, capacity, grown: 0, len: 0, next: 0, rows: Vec::new(), normaliser }
+    }
+
+    /// Makes room for so many transitions, or as many as there may be: until then none is copied when others come.
+    pub fn reserve(&mut self, transitions: usize) {
+        let more = transitions.min(self.capacity).saturating_sub(self.len);
+        self.rows.reserve_exact(more * self.width());
     }
 
     /// Makes room for `more` transitions beyond the capacity so far.

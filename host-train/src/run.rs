@@ -1,11 +1,13 @@
 //! The folder of a run: where it lies, what is in it, and how it gets there.
 //!
-//! `config.toml`, `progress.csv`, `curve.svg` and `policy.flw` are what a run leaves. Whole files are written beside
-//! their place and renamed ([`write_atomic`]), so a reader sees the old file or the new one and never half of either;
-//! `progress.csv` grows by whole lines. A folder with anything in it is not touched. No panics; errors name the path.
+//! `config.toml`, `progress.csv`, `curve.svg`, `policy.flw` and the folder `checkpoints` are what a run leaves. Files are
+//! written beside their place and renamed ([`write_atomic`]), so a reader sees the old file or the new one and never half
+//! of either. A new run touches no folder with anything in it; a run that goes on has its folder to itself
+//! ([`RunDir::lock`]). No panics; errors name the path.
 
 use crate::config::Config;
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,6 +43,60 @@ impl RunDir {
         let run = Self { path };
         write_atomic(&run.file(CONFIG), config.to_toml().as_bytes())?;
         Ok(run)
+    }
+
+    /// The folder of a run that there is already.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        if !path.is_dir() {
+            return Err(Error::usage(format!("{shown} is no folder: give the folder of a run")));
+        }
+        if !path.join(CONFIG).is_file() {
+            return Err(Error::usage(format!("{shown} has no config.toml: give the folder of a run")));
+        }
+        Ok(Self { path: path.to_path_buf() })
+    }
+
+    /// The run's configuration, complete; with `total_timesteps` in place of its own where that is given.
+    pub fn config(&self, total_timesteps: Option<u64>) -> Result<Config> {
+        Config::complete(&self.file(CONFIG), total_timesteps)
+    }
+
+    /// Replaces the run's configuration.
+    pub fn set_config(&self, config: &Config) -> Result<()> {
+        write_atomic(&self.file(CONFIG), config.to_toml().as_bytes())
+    }
+
+    /// Keeps the folder for this process as long as the result lives; refused where another process has it.
+    pub fn lock(&self) -> Result<Option<File>> {
+        // Not every system opens folders, and not every file system locks them: there it is left to the user.
+        let Ok(folder) = File::open(&self.path) else { return Ok(None) };
+        match folder.try_lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(fs::TryLockError::WouldBlock) => Err(Error::failure(format!(
+                "{} is being trained by another process: wait for it, or stop it first",
+                self.path.display()
+            ))),
+            Err(fs::TryLockError::Error(_)) => Ok(None),
+        }
+    }
+
+    /// Removes what a process that was killed while it wrote left beside its files.
+    pub fn clean(&self) {
+        for folder in [self.path.clone(), self.checkpoints()] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.starts_with('.') && name.ends_with(".tmp") {
+                    // What cannot be removed is in nobody's way.
+                    let _ = fs::remove_file(entry.path());
+                }
+            }
+        }
+    }
+
+    /// Where its checkpoints are.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.file("checkpoints")
     }
 
     /// A folder for several seeds, from the configuration's own on: `out` itself, or a new one under `runs/`. What holds
@@ -112,7 +168,7 @@ pub fn result_folder(path: &Path) -> Result<()> {
         .map_err(|e| Error::failure(format!("cannot change the folder {shown} ({e}): choose another with --out")))
 }
 
-/// Writes a whole file: beside its place, to the disk, then renamed.
+/// Writes a whole file: beside its place, to the disk, then renamed; what returns outlasts a power cut.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |e: io::Error| {
         Error::failure(format!("cannot write {} ({e}): check the folder's permissions and free space", path.display()))
@@ -126,7 +182,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = path.with_file_name(beside);
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path));
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| sync_folder(path));
     if let Err(e) = written {
         // The file may never have come to be; the first error is the one to report.
         let _ = fs::remove_file(&beside);
@@ -135,8 +192,17 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Brings the name of a file or folder to the disk: what it is called in the folder it lies in.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
 /// One line of `progress.csv`: the state of training at an evaluation. What is not known is NaN and left empty.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProgressRow {
     /// Control steps so far.
     pub timesteps: u64,
@@ -175,22 +241,27 @@ impl ProgressRow {
     pub const COLUMNS: &'static str = "timesteps,decisions,updates,cpu_seconds,train_return,return_mean,return_ci95,\
         return_best_of,critic_loss,actor_loss,q_mean,ess,entropy,temperature,grad_norm";
 
+    /// Everything but the counts, under the names that TensorBoard groups by.
+    pub fn scalars(&self) -> [(&'static str, f64); 12] {
+        [
+            ("time/cpu_seconds", self.cpu_seconds),
+            ("train/return", self.train_return),
+            ("eval/return", self.return_mean),
+            ("eval/return_ci95", self.return_ci95),
+            ("eval/return_best_of", self.return_best_of),
+            ("losses/critic", self.critic_loss),
+            ("losses/actor", self.actor_loss),
+            ("update/q_mean", self.q_mean),
+            ("update/ess", self.ess),
+            ("update/entropy", self.entropy),
+            ("update/temperature", self.temperature),
+            ("update/grad_norm", self.grad_norm),
+        ]
+    }
+
     fn line(&self) -> String {
         let mut line = format!("{},{},{}", self.timesteps, self.decisions, self.updates);
-        for value in [
-            self.cpu_seconds,
-            self.train_return,
-            self.return_mean,
-            self.return_ci95,
-            self.return_best_of,
-            self.critic_loss,
-            self.actor_loss,
-            self.q_mean,
-            self.ess,
-            self.entropy,
-            self.temperature,
-            self.grad_norm,
-        ] {
+        for (_, value) in self.scalars() {
             line.push(',');
             if value.is_finite() {
                 // The shortest text that reads back as the same number.
@@ -202,31 +273,11 @@ impl ProgressRow {
     }
 }
 
-/// Writes `progress.csv` line by line; a line is on its way to the disk when `write` returns.
-#[derive(Debug)]
-pub struct ProgressFile {
-    path: PathBuf,
-    file: File,
-}
-
-impl ProgressFile {
-    /// Starts the file of a run with its header.
-    pub fn create(run: &RunDir) -> Result<Self> {
-        let path = run.file("progress.csv");
-        write_atomic(&path, format!("{}\n", ProgressRow::COLUMNS).as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(|e| Self::failed(&path, &e))?;
-        Ok(Self { path, file })
-    }
-
-    /// Appends a line.
-    pub fn write(&mut self, row: &ProgressRow) -> Result<()> {
-        let written = self.file.write_all(row.line().as_bytes());
-        written.map_err(|e| Self::failed(&self.path, &e))
-    }
-
-    fn failed(path: &Path, e: &io::Error) -> Error {
-        Error::failure(format!("cannot write {} ({e}): check the folder's permissions and free space", path.display()))
-    }
+/// Writes `progress.csv`: a header and a line for every row.
+pub fn write_progress(run: &RunDir, rows: &[ProgressRow]) -> Result<()> {
+    let mut text = format!("{}\n", ProgressRow::COLUMNS);
+    rows.iter().for_each(|row| text.push_str(&row.line()));
+    write_atomic(&run.file("progress.csv"), text.as_bytes())
 }
 
 /// UTC, as `20261122-232903`.
@@ -341,27 +392,24 @@ mod tests {
     fn progress_has_a_field_for_every_column() {
         let root = tempfile::tempdir().unwrap();
         let run = RunDir::create(Some(&root.path().join("r")), &config()).unwrap();
-        let mut progress = ProgressFile::create(&run).unwrap();
-        for timesteps in [0, 1000] {
-            let row = ProgressRow {
-                timesteps,
-                decisions: timesteps / 4,
-                updates: timesteps / 4,
-                cpu_seconds: 0.25,
-                train_return: f64::NAN,
-                return_mean: -150.5,
-                return_ci95: 80.0 / (1.0 + timesteps as f64),
-                return_best_of: -140.0,
-                critic_loss: 1.5e-3,
-                actor_loss: 1.0,
-                q_mean: -3.25,
-                ess: 3.0,
-                entropy: f64::NAN,
-                temperature: 0.1,
-                grad_norm: f64::INFINITY,
-            };
-            progress.write(&row).unwrap();
-        }
+        let rows = [0, 1000].map(|timesteps| ProgressRow {
+            timesteps,
+            decisions: timesteps / 4,
+            updates: timesteps / 4,
+            cpu_seconds: 0.25,
+            train_return: f64::NAN,
+            return_mean: -150.5,
+            return_ci95: 80.0 / (1.0 + timesteps as f64),
+            return_best_of: -140.0,
+            critic_loss: 1.5e-3,
+            actor_loss: 1.0,
+            q_mean: -3.25,
+            ess: 3.0,
+            entropy: f64::NAN,
+            temperature: 0.1,
+            grad_norm: f64::INFINITY,
+        });
+        write_progress(&run, &rows).unwrap();
         let text = fs::read_to_string(run.file("progress.csv")).unwrap();
         let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split(',').collect()).collect();
         assert_eq!(lines.len(), 3);

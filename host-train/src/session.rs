@@ -1,23 +1,32 @@
-//! One run in its folder: training with evaluations along the way, the files it leaves, and how it ends.
+//! One run in its folder: training with evaluations and checkpoints along the way, the files it leaves, how it ends, and
+//! how it goes on.
 //!
-//! The folder is complete at every evaluation: policy, curve and table are replaced atomically, so a run that is cut off
-//! keeps its last ones. What a person sees of it goes through a [`Reporter`], so a run in a terminal and one of several
-//! side by side are the same run.
+//! The folder is complete at every evaluation: policy, curve and table are replaced atomically. A checkpoint holds the
+//! trainer and what the session keeps itself ([`Book`]), so a run that was killed goes on from its newest one and ends
+//! with the bits of a run that was never stopped; what stands in the folder from after the checkpoint is made again.
+//! What a person sees of a run goes through a [`Reporter`], so a run in a terminal and one of several side by side are
+//! the same run.
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::curve::write_curve;
 use crate::env::Decision;
 use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluate_until};
 use crate::policy::ArtefactBytes;
-use crate::run::{ProgressFile, ProgressRow, RunDir, write_atomic};
+use crate::run::{ProgressRow, RunDir, write_atomic, write_progress};
 use crate::stats::{Scores, Summary};
+use crate::tensorboard::{self, EventFile};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The evaluation seed: start states that training does not depend on, the same for every run.
 pub const EVALUATION_SEED: u64 = 0;
@@ -28,6 +37,8 @@ pub trait Reporter {
     fn block(&mut self, progress: &Progress, last: Option<f64>);
     /// An evaluation is done.
     fn evaluated(&mut self, progress: &Progress, evaluation: &Evaluation);
+    /// A checkpoint is on the disk.
+    fn saved(&mut self, _progress: &Progress, _path: &Path) {}
     /// Something to be known.
     fn note(&mut self, text: &str);
 }
@@ -49,18 +60,43 @@ pub struct Outcome {
     pub policy_bytes: Option<usize>,
 }
 
+/// What a session keeps beside the trainer; it travels in the checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Book {
+    /// The untrained policy.
+    before: Evaluation,
+    /// The trained policy, once the run is finished.
+    after: Option<Evaluation>,
+    /// The rows of `progress.csv`.
+    rows: Vec<ProgressRow>,
+    /// Returns of the training episodes since the last row.
+    recent: Vec<f64>,
+    /// Control steps at which the next evaluation along the way is due.
+    next_evaluation: u64,
+}
+
+impl Book {
+    /// Steps after `steps` at which something is due that is due every so often.
+    fn next(steps: u64, every: u64) -> u64 {
+        steps - steps % every + every
+    }
+}
+
 /// A run under way.
 pub struct Session<'a> {
     config: Config,
     run: RunDir,
-    csv: ProgressFile,
-    rows: Vec<ProgressRow>,
-    /// Returns of the training episodes since the last row.
-    recent: Vec<f64>,
-    next_evaluation: u64,
+    book: Book,
+    /// The checkpoints to keep with their control steps, the newest last: two at most. Of the last it is known that it is
+    /// good.
+    saved: Vec<(u64, PathBuf)>,
     interrupted: Arc<AtomicBool>,
     reporter: &'a mut dyn Reporter,
     failed: Option<Error>,
+    /// TensorBoard's file, where it is asked for.
+    events: Option<EventFile>,
+    /// Keeps other processes out of the folder.
+    _lock: Option<File>,
 }
 
 impl<'a> Session<'a> {
@@ -68,15 +104,13 @@ impl<'a> Session<'a> {
     /// given).
     pub fn train(
         config: &Config,
-        out: Option<&std::path::Path>,
+        out: Option<&Path>,
         interrupted: Arc<AtomicBool>,
         reporter: &'a mut dyn Reporter,
     ) -> Result<Outcome> {
-        let mut trainer = Trainer::new(config)?;
-        trainer.warm_start()?;
-        // Before the folder is made: a policy that cannot be exported must not leave one.
-        artefact(&trainer)?;
+        let trainer = fresh(config)?;
         let run = RunDir::create(out, config)?;
+        let lock = run.lock()?;
         reporter.note(&format!(
             "training {} on {}, seed {}, {} control steps, into {}",
             config.algo(),
@@ -85,51 +119,187 @@ impl<'a> Session<'a> {
             config.total_timesteps,
             run.path().display()
         ));
-        let csv = ProgressFile::create(&run)?;
-        let mut session = Self {
-            config: config.clone(),
-            run,
-            csv,
-            rows: Vec::new(),
-            recent: Vec::new(),
-            next_evaluation: config.eval.every,
-            interrupted,
-            reporter,
-            failed: None,
+        Self::new(config, run, lock, interrupted, reporter).begin(trainer)
+    }
+
+    /// Goes on with the run in the folder `path`, to `total` control steps where that is given.
+    ///
+    /// A run that is finished, and is not to become longer, tells its result and changes nothing.
+    pub fn resume(
+        path: &Path,
+        total: Option<u64>,
+        interrupted: Arc<AtomicBool>,
+        reporter: &'a mut dyn Reporter,
+    ) -> Result<Outcome> {
+        let run = RunDir::open(path)?;
+        let lock = run.lock()?;
+        let asked = run.config(None)?.total_timesteps;
+        let config = run.config(total)?;
+        let found = checkpoint::newest(&run.checkpoints())?;
+        for damaged in &found.damaged {
+            reporter.note(&format!("warning: {damaged}: the one before it is taken"));
+        }
+        let Some(mut checkpoint) = found.newest else {
+            run.clean();
+            let trainer = fresh(&config)?;
+            run.set_config(&config)?;
+            reporter.note(&format!("{} has no checkpoint yet: it starts again from its config.toml", path.display()));
+            return Self::new(&config, run, lock, interrupted, reporter).begin(trainer);
         };
-        let before = session.assess(&mut trainer, config.eval.episodes)?;
-        session.reporter.note(&format!("untrained: {}", describe(&before, config.eval.best_of)));
-        session.record(&trainer, &before)?;
-        session.finish(trainer, before)
+        let book = book_of(&checkpoint, &config)?;
+        let reached = checkpoint.timesteps;
+        if total.is_some_and(|total| total < reached && total != asked) {
+            return Err(Error::usage(format!(
+                "{} has {reached} control steps behind it: give --total-timesteps more than that, or none",
+                path.display()
+            )));
+        }
+        let mut trainer = Trainer::new(&config)?;
+        let same = checkpoint.restore(&mut trainer)?;
+        if book.after.is_some() && config.total_timesteps <= reached {
+            reporter.note(&format!("{} is finished: nothing is changed", path.display()));
+            return Self { book, ..Self::new(&config, run, lock, interrupted, reporter) }.outcome(&trainer);
+        }
+        if !same {
+            reporter.note(&format!(
+                "warning: {} does not repeat an episode: the run goes on, and not with the bits it would have had",
+                config.env.name
+            ));
+        }
+        run.clean();
+        run.set_config(&config)?;
+        // A run with a result is finished, and this one is not any more.
+        let _ = std::fs::remove_file(run.file("evaluation.json"));
+        reporter.note(&format!(
+            "resuming {} on {}, seed {}, at {reached} of {} control steps, in {}",
+            config.algo(),
+            config.env.name,
+            config.seed,
+            config.total_timesteps,
+            path.display()
+        ));
+        let saved = found.older.map(|older| (0, older)).into_iter().chain([(reached, checkpoint.path)]).collect();
+        let book = Book { after: None, ..book };
+        let session = Self { book, saved, ..Self::new(&config, run, lock, interrupted, reporter) };
+        session.publish(&trainer)?;
+        session.finish(trainer)
+    }
+
+    fn new(
+        config: &Config,
+        run: RunDir,
+        lock: Option<File>,
+        interrupted: Arc<AtomicBool>,
+        reporter: &'a mut dyn Reporter,
+    ) -> Self {
+        if config.total_timesteps / config.env.action_repeat as u64 <= config.train().learning_starts {
+            reporter.note(&format!(
+                "warning: the run ends before {}.learning_starts = {} decisions, so nothing is learned: lower it or train \
+                 longer",
+                config.algo(),
+                config.train().learning_starts
+            ));
+        }
+        let before = Evaluation { returns: Vec::new(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() };
+        let book =
+            Book { before, after: None, rows: Vec::new(), recent: Vec::new(), next_evaluation: config.eval.every };
+        Self { config: config.clone(), run, book, saved: Vec::new(), interrupted, reporter, failed: None, events: None, _lock: lock }
+    }
+
+    /// Evaluates the untrained policy and trains.
+    fn begin(mut self, mut trainer: Trainer) -> Result<Outcome> {
+        self.book.before = match self.assess(&mut trainer, self.config.eval.episodes) {
+            Err(Error::Interrupted(_)) => return Err(self.stopped(&trainer)),
+            done => done?,
+        };
+        let before = self.book.before.clone();
+        self.reporter.note(&format!("untrained: {}", describe(&before, self.config.eval.best_of)));
+        self.record(&trainer, &before)?;
+        self.finish(trainer)
     }
 
     /// Trains to the end, evaluates and writes what a finished run leaves.
-    fn finish(mut self, mut trainer: Trainer, before: Evaluation) -> Result<Outcome> {
-        let trained = trainer.run(&mut self);
+    fn finish(mut self, mut trainer: Trainer) -> Result<Outcome> {
+        // What was due when the checkpoint was written, and was broken off.
+        let due = if self.is_due(trainer.progress()) { self.look(&mut trainer) } else { Ok(()) };
+        let trained = due.and_then(|()| trainer.run(&mut self));
         if let Some(warning) = warning(&trainer) {
             self.reporter.note(&warning);
         }
-        let finished = trained?;
-        match self.failed.take() {
-            None | Some(Error::Interrupted(_)) => {}
-            Some(error) => return Err(error),
+        let finished = match trained.and_then(|finished| self.failed.take().map_or(Ok(finished), Err)) {
+            Err(Error::Interrupted(_)) => false,
+            Err(error) => return Err(self.fail(&mut trainer, error)),
+            Ok(finished) => finished,
+        };
+        if self.saved_at() != Some(trainer.progress().steps) {
+            self.save(&mut trainer)?;
         }
         self.write_policy(&trainer)?;
-        let progress = trainer.progress().clone();
         if !finished {
-            return Err(Error::Interrupted(format!(
-                "stopped at {} of {} control steps: what there is lies in {}",
-                progress.steps,
-                progress.total,
-                self.run.path().display()
-            )));
+            return Err(self.stopped(&trainer));
         }
-        let after = self.assess(&mut trainer, self.config.eval.episodes)?;
+        let after = match self.assess(&mut trainer, self.config.eval.episodes) {
+            Err(Error::Interrupted(_)) => return Err(self.stopped(&trainer)),
+            done => done?,
+        };
         self.record(&trainer, &after)?;
-        let policy_bytes = artefact(&trainer)?.map(|bytes| bytes.as_slice().len());
+        self.book.next_evaluation = Book::next(trainer.progress().steps, self.config.eval.every);
+        let progress = trainer.progress().clone();
         let text = evaluation_json(&self.config, &progress, &after).to_string();
         write_atomic(&self.run.file("evaluation.json"), text.as_bytes())?;
+        self.book.after = Some(after);
+        // Once more, with the result.
+        self.save(&mut trainer)?;
+        self.outcome(&trainer)
+    }
+
+    /// What a finished run has to tell.
+    fn outcome(self, trainer: &Trainer) -> Result<Outcome> {
+        let policy_bytes = artefact(trainer)?.map(|bytes| bytes.as_slice().len());
+        let (before, progress) = (self.book.before, trainer.progress().clone());
+        let after = self.book.after.unwrap_or_else(|| before.clone());
         Ok(Outcome { config: self.config, run: self.run, progress, before, after, policy_bytes })
+    }
+
+    /// Saves everything it takes to go on, then forgets all but the newest two checkpoints.
+    fn save(&mut self, trainer: &mut Trainer) -> Result<()> {
+        let book =
+            toml::to_string(&self.book).map_err(|e| Error::failure(format!("cannot encode a checkpoint: {e}")))?;
+        let folder = self.run.checkpoints();
+        let path = checkpoint::save(&folder, trainer, &book)?;
+        self.reporter.saved(trainer.progress(), &path);
+        self.saved.retain(|(_, older)| *older != path);
+        self.saved.push((trainer.progress().steps, path));
+        self.saved.drain(..self.saved.len().saturating_sub(2));
+        checkpoint::prune(&folder, self.saved.iter().map(|(_, path)| path.as_path()))
+    }
+
+    /// Where training stood at the newest checkpoint.
+    fn saved_at(&self) -> Option<u64> {
+        self.saved.last().map(|(steps, _)| *steps)
+    }
+
+    /// The error of a run that was broken off: it can be resumed.
+    fn stopped(&self, trainer: &Trainer) -> Error {
+        let progress = trainer.progress();
+        Error::Interrupted(format!(
+            "stopped at {} of {} control steps: type `cargo run --release -p host-train -- resume {}` to go on",
+            progress.steps,
+            progress.total,
+            self.run.path().display()
+        ))
+    }
+
+    /// Keeps what a run that failed has reached, and says so. The error stays the first one.
+    fn fail(&mut self, trainer: &mut Trainer, error: Error) -> Error {
+        if trainer.can_go_on() && self.saved_at() != Some(trainer.progress().steps) {
+            // A full disk may have been the first error: then this is the same one again.
+            let _ = self.save(trainer);
+        }
+        if let Some((_, path)) = self.saved.last() {
+            self.reporter.note(&format!("the newest checkpoint is {}", path.display()));
+        }
+        error
     }
 
     /// Plays `episodes` episodes with the policy as it is.
@@ -168,7 +338,7 @@ impl<'a> Session<'a> {
             decisions: progress.decisions,
             updates: progress.updates,
             cpu_seconds: progress.cpu_seconds,
-            train_return: Summary::of(&self.recent).mean,
+            train_return: Summary::of(&self.book.recent).mean,
             return_mean: plain.mean,
             return_ci95: plain.ci95,
             return_best_of: best.map_or(f64::NAN, |b| b.mean),
@@ -180,18 +350,48 @@ impl<'a> Session<'a> {
             temperature: known(last.lambda),
             grad_norm: known(last.grad_norm),
         };
-        self.recent.clear();
+        self.book.rows.push(row);
+        self.book.recent.clear();
+        self.log(&row)?;
+        self.publish(trainer)
+    }
+
+    /// Adds a row to TensorBoard's file. A session's first row starts the file anew with all rows so far: what a run that was
+    /// killed had logged beyond its checkpoint is gone.
+    fn log(&mut self, row: &ProgressRow) -> Result<()> {
+        if !self.config.tensorboard {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        if let Some(events) = &mut self.events {
+            return row.scalars().into_iter().try_for_each(|(tag, value)| events.scalar(tag, row.timesteps, value, now));
+        }
+        tensorboard::clear(self.run.path())?;
+        let events = self.events.insert(EventFile::create(self.run.path(), now)?);
+        for row in &self.book.rows {
+            row.scalars().into_iter().try_for_each(|(tag, value)| events.scalar(tag, row.timesteps, value, now))?;
+        }
+        Ok(())
+    }
+
+    /// Writes policy, table and curve as they are now.
+    fn publish(&self, trainer: &Trainer) -> Result<()> {
         self.write_policy(trainer)?;
-        self.csv.write(&row)?;
-        self.rows.push(row);
+        write_progress(&self.run, &self.book.rows)?;
         let config = &self.config;
         let title = format!("{}, {}, seed {}", config.env.name, config.algo(), config.seed);
-        write_curve(&self.run.file("curve.svg"), &title, config.eval.best_of, &self.rows)
+        write_curve(&self.run.file("curve.svg"), &title, config.eval.best_of, &self.book.rows)
+    }
+
+    /// Whether an evaluation along the way is due.
+    fn is_due(&self, progress: &Progress) -> bool {
+        progress.steps >= self.book.next_evaluation && progress.steps < progress.total
     }
 
     /// An evaluation along the way.
     fn look(&mut self, trainer: &mut Trainer) -> Result<()> {
         let evaluation = self.assess(trainer, self.config.eval.curve_episodes)?;
+        self.book.next_evaluation = Book::next(trainer.progress().steps, self.config.eval.every);
         self.record(trainer, &evaluation)?;
         self.reporter.evaluated(trainer.progress(), &evaluation);
         Ok(())
@@ -200,17 +400,54 @@ impl<'a> Session<'a> {
 
 impl Observer for Session<'_> {
     fn block(&mut self, View { progress, episodes, trainer }: View<'_>) -> ControlFlow<()> {
-        self.recent.extend(episodes.iter().map(|e| e.episode_return));
+        self.book.recent.extend(episodes.iter().map(|e| e.episode_return));
         self.reporter.block(progress, episodes.last().map(|e| e.episode_return));
-        if progress.steps >= self.next_evaluation && progress.steps < progress.total {
-            self.next_evaluation = progress.steps - progress.steps % self.config.eval.every + self.config.eval.every;
-            if let Err(error) = self.look(trainer) {
-                self.failed = Some(error);
-                return ControlFlow::Break(());
-            }
+        let mut done = if self.is_due(progress) { self.look(trainer) } else { Ok(()) };
+        // The end of the run has a checkpoint of its own.
+        let due = Book::next(self.saved_at().unwrap_or(0), self.config.checkpoint_every);
+        if done.is_ok() && progress.steps >= due && progress.steps < progress.total {
+            done = self.save(trainer);
+        }
+        if let Err(error) = done {
+            self.failed = Some(error);
+            return ControlFlow::Break(());
         }
         if self.interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
+}
+
+/// A trainer at the beginning, with a policy that can be exported: before a folder is made for it.
+fn fresh(config: &Config) -> Result<Trainer> {
+    let mut trainer = Trainer::new(config)?;
+    trainer.warm_start()?;
+    artefact(&trainer)?;
+    Ok(trainer)
+}
+
+/// Whether a run that stands at this checkpoint has its result, and has no further to go.
+pub fn is_finished(checkpoint: &Checkpoint, config: &Config) -> bool {
+    book_of(checkpoint, config).is_ok_and(|book| book.after.is_some()) && config.total_timesteps <= checkpoint.timesteps
+}
+
+/// What the session of a checkpoint kept, where the checkpoint is of this run.
+fn book_of(checkpoint: &Checkpoint, config: &Config) -> Result<Book> {
+    let shown = checkpoint.path.display();
+    if checkpoint.algo != config.algo() {
+        return Err(Error::failure(format!(
+            "{shown} is a checkpoint of {} and the run's config.toml asks for {}: put back the one or the other",
+            checkpoint.algo,
+            config.algo()
+        )));
+    }
+    if let Some(key) = config.difference(&Config::from_text(&checkpoint.config)?) {
+        return Err(Error::failure(format!(
+            "{key} in the run's config.toml is not what {shown} was trained with: put it back, or train anew with \
+             `train --config`"
+        )));
+    }
+    toml::from_str(&checkpoint.session).map_err(|_| {
+        Error::failure(format!("{shown} was made by another version: resume it with the program that wrote it"))
+    })
 }
 
 /// The content of `evaluation.json`: the last evaluation, episode by episode, with bootstrap intervals over episodes.
@@ -239,6 +476,7 @@ fn evaluation_json(config: &Config, progress: &Progress, evaluation: &Evaluation
         "best_of": config.eval.best_of,
         "single": side(&evaluation.returns),
         "greedy": evaluation.best_of.as_deref().map(side),
+        "ways": evaluation.shares().map(|(single, greedy)| json!({ "single": single, "greedy": greedy })),
     })
 }
 

@@ -142,6 +142,8 @@ pub struct Trainer {
     progress: Progress,
     /// Updates that the decisions so far have bought and that were not made yet.
     owed: f64,
+    /// An update gave numbers that are not finite, or an environment cannot begin: from here nothing can go on.
+    broken: bool,
 }
 
 impl Trainer {
@@ -167,14 +169,13 @@ impl Trainer {
         };
         let spec = first.env.spec();
         let (obs, act, low, high) = (spec.obs(), spec.act(), spec.low.clone(), spec.high.clone());
-        // A buffer beyond the decisions of the whole run would only be memory.
+        let mut replay = Replay::with_normaliser(train.buffer_size, Normaliser::new(&config.env), act);
+        // About as many as the run decides: room beyond them would only be memory.
         let decisions = config.total_timesteps / config.env.action_repeat.max(1) as u64;
-        let decisions =
-            usize::try_from(decisions).unwrap_or(usize::MAX).saturating_add(train.block + train.num_envs + 1);
-        let capacity = train.buffer_size.min(decisions);
+        replay.reserve(usize::try_from(decisions).unwrap_or(usize::MAX));
         let mut trainer = Self {
             agent: agent::make(&config.algorithm, obs, act, config.seed),
-            replay: Replay::with_normaliser(capacity, Normaliser::new(&config.env), act),
+            replay,
             exploration: Noise::new(config.seed, STREAM_EXPLORATION),
             low,
             high,
@@ -196,6 +197,7 @@ impl Trainer {
                 last: UpdateStats::default(),
             },
             owed: 0.0,
+            broken: false,
         };
         for (lane, obs) in trainer.lanes.iter_mut().zip(trainer.obs.chunks_exact_mut(obs)) {
             lane.reset(obs)?;
@@ -313,7 +315,9 @@ impl Trainer {
         if outcome.terminated || outcome.truncated {
             let (episode_return, length) = (lane.episode_return, lane.length);
             self.episodes.push(Episode { at: self.progress.steps, episode_return, length });
+            self.broken = true;
             lane.reset(before)?;
+            self.broken = false;
             self.replay.normaliser_mut().observe(before);
         } else {
             before.copy_from_slice(&self.next_obs);
@@ -330,6 +334,7 @@ impl Trainer {
             self.progress.refused += self.progress.last.refused as u64;
             let last = &self.progress.last;
             if !(last.critic_loss.is_finite() && last.actor_loss.is_finite()) {
+                self.broken = true;
                 return Err(Error::failure(format!(
                     "training diverged at control step {} (a loss is not finite), the last evaluated policy is kept: \
                      lower {algo}.q_lr, {algo}.policy_lr or env.reward_scale",
@@ -361,16 +366,28 @@ impl Trainer {
         visitor.f32s("last_update", &mut last);
         [l.critic_loss, l.actor_loss, l.q_mean, l.ess, l.entropy, l.lambda, l.grad_norm] = last;
         visitor.f64s("owed_updates", std::slice::from_mut(&mut self.owed));
+        visitor.f32s("observations", &mut self.obs);
         visitor.aside("cpu_seconds", &mut self.progress.cpu_seconds);
     }
 
     /// Brings the environments to where their episodes stand, after [`Self::visit`] put numbers back.
-    pub fn restore(&mut self) -> Result<()> {
-        let obs = self.next_obs.len();
-        for (lane, obs) in self.lanes.iter_mut().zip(self.obs.chunks_exact_mut(obs)) {
+    ///
+    /// Returns whether each of them shows what it showed before: one with randomness of its own does not.
+    pub fn restore(&mut self) -> Result<bool> {
+        let width = self.next_obs.len();
+        let mut same = true;
+        for (lane, obs) in self.lanes.iter_mut().zip(self.obs.chunks_exact_mut(width)) {
+            self.next_obs.copy_from_slice(obs);
             lane.restore(obs)?;
+            same &= obs.iter().zip(&self.next_obs).all(|(now, before)| now.to_bits() == before.to_bits());
         }
-        Ok(())
+        Ok(same)
+    }
+
+    /// Whether training can go on from here: after an update that diverged it cannot. After an environment's failed step
+    /// it can, from before that step.
+    pub fn can_go_on(&self) -> bool {
+        !self.broken
     }
 
     /// CRC-64 over everything that training moves, measured times apart: two trainers with one digest go on alike.

@@ -80,7 +80,10 @@ fn a_run_from_training_to_export() {
     assert_eq!((&report["env"], &report["algo"]), (&"pendulum".into(), &"rfm".into()));
     assert_eq!((report["seed"].as_u64(), report["total_timesteps"].as_u64()), (Some(5), Some(2400)));
     assert_eq!(report["policy"].as_str().unwrap(), policy.to_str().unwrap());
-    assert_eq!(names(&dir.path().join("run")), ["config.toml", "curve.svg", "policy.flw", "progress.csv"]);
+    assert_eq!(
+        names(&dir.path().join("run")),
+        ["checkpoints", "config.toml", "curve.svg", "evaluation.json", "policy.flw", "progress.csv"]
+    );
     let csv = fs::read_to_string(dir.path().join("run/progress.csv")).unwrap();
     // A header, the untrained policy, eleven evaluations along the way, the last.
     assert_eq!(csv.lines().count(), 14, "{csv}");
@@ -248,8 +251,8 @@ fn ctrl_c_keeps_the_work_so_far() {
     let stderr = text(&output.stderr);
     assert_eq!(status.code(), Some(130), "{stderr}");
     let last = stderr.lines().last().unwrap();
-    assert!(last.contains("stopped at") && last.contains("config.toml") && !stderr.contains("panicked"), "{stderr}");
-    assert_eq!(names(&out), ["config.toml", "curve.svg", "policy.flw", "progress.csv"]);
+    assert!(last.contains("stopped at") && last.contains("-- resume ") && !stderr.contains("panicked"), "{stderr}");
+    assert_eq!(names(&out), ["checkpoints", "config.toml", "curve.svg", "policy.flw", "progress.csv"]);
     let policy = out.join("policy.flw");
     assert_eq!(json(&run(&["verify", policy.to_str().unwrap(), "--json"]))["self_test"], "passed");
 }

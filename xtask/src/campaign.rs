@@ -36,7 +36,7 @@ impl Trainer {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let binary = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+        let binary = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
         Ok(Self { root: root.to_path_buf(), binary: binary.context("cargo did not say where it put host-train")? })
     }
 

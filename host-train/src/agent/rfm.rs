@@ -11,7 +11,8 @@
 //!    of every `actor_delay` updates all but one end here;
 //! 3. points x = t u + (1 - t) e on the path, t uniform;
 //! 4. their posterior means under the updated critics, from K candidate latents each;
-//! 5. actor: one Adam step on the mean squared error of v(x, t, s) against (E[X_1 | x] - x) / (1 - t);
+//! 5. actor: one Adam step on the mean squared error of v(x, t, s) against (E[X_1 | x] - x) / (1 - t); its running
+//!    average, which is what is evaluated and exported, follows;
 //! 6. the temperature, along its schedule, or towards a target entropy or effective sample size (`docs/temperature.md`).
 //!
 //! Panics only on slices of a wrong length. After the first update nothing allocates. Deterministic given the seed.
@@ -39,6 +40,8 @@ use flowlet::policy::Artefact;
 pub struct Rfm {
     config: RfmConfig,
     actor: VelocityNet,
+    /// The actor's running average: what is evaluated and exported.
+    average: VelocityNet,
     critic: TwinCritic,
     target: TwinCritic,
     actor_adam: Adam,
@@ -97,6 +100,7 @@ impl Rfm {
             config: config.clone(),
             actor_adam: Adam::new(actor_params, config.train.policy_lr as f32, limit),
             critic_adam: Adam::new(critic_params, config.train.q_lr as f32, limit),
+            average: actor.clone(),
             target: critic.clone(),
             log_lambda: (config.temperature as f32).ln(),
             count: 0,
@@ -209,6 +213,7 @@ impl Rfm {
         };
         let loss = self.actor.regress(s, &m.x, &m.t, &m.velocity_target, &mut m.actor_work, &mut m.actor_gradient);
         let norm = self.actor_adam.step(self.actor.params_mut(), &mut m.actor_gradient);
+        polyak(self.average.params_mut(), self.actor.params(), self.config.actor_average as f32);
         (loss, norm)
     }
 
@@ -216,15 +221,19 @@ impl Rfm {
     /// is limited, for early estimates are wild.
     fn update_temperature(&mut self, entropy: f32, ess: f32) {
         let c = &self.config;
+        let actor_updates = (self.count - 1) / c.actor_delay + 1;
+        let share = (actor_updates as f64 / c.anneal_updates as f64).min(1.0);
         let missing = match c.temperature_rule {
             TemperatureRule::Fixed => return,
             TemperatureRule::Annealed => {
-                let actor_updates = (self.count - 1) / c.actor_delay + 1;
-                let share = (actor_updates as f64 / c.anneal_updates as f64).min(1.0);
                 self.log_lambda = ((1.0 - share) * c.temperature.ln() + share * c.temperature_end.ln()) as f32;
                 return;
             }
-            TemperatureRule::Entropy => c.target_entropy_per_dim as f32 * self.actor.shape().act as f32 - entropy,
+            TemperatureRule::Entropy => {
+                // While values are still being learnt a cold policy would settle for the first good ones.
+                let target = (1.0 - share) * c.start_entropy_per_dim + share * c.target_entropy_per_dim;
+                target as f32 * self.actor.shape().act as f32 - entropy
+            }
             TemperatureRule::Ess => (c.target_ess as f32 * c.candidates() as f32 / ess).ln(),
         };
         // Without an estimate it stays.
@@ -254,9 +263,9 @@ impl Rfm {
         &self.critic
     }
 
-    /// The actor's parameters in the artefact's layout, constant features folded into the first bias.
+    /// The average actor's parameters in the artefact's layout, constant features folded into the first bias.
     pub fn actor_params(&self) -> Vec<f32> {
-        self.actor.exported()
+        self.average.exported()
     }
 
     /// The parameters of critic `k` (0 or 1) in the artefact's layout.
@@ -276,7 +285,7 @@ impl Agent for Rfm {
 
     fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
         let latents = room(&mut self.memory.chosen, actions.len());
-        self.selector.draw(&self.actor, &self.critic, obs, particles, Pick::Best, noise, latents);
+        self.selector.draw(&self.average, &self.critic, obs, particles, Pick::Best, noise, latents);
         tanh_of(actions, latents);
     }
 
@@ -301,6 +310,7 @@ impl Agent for Rfm {
 
     fn visit(&mut self, visitor: &mut dyn Visitor) {
         visitor.f32s("actor", self.actor.params_mut());
+        visitor.f32s("average_actor", self.average.params_mut());
         visitor.f32s("critic", self.critic.params_mut());
         visitor.f32s("target_critic", self.target.params_mut());
         self.actor_adam.visit("actor_adam", visitor);
@@ -320,6 +330,7 @@ impl Agent for Rfm {
         if !self.actor.import(artefact.velocity().params()) {
             return Err(misfit());
         }
+        self.average.params_mut().copy_from_slice(self.actor.params());
         let critics: Vec<f32> = artefact.critics().flat_map(|critic| critic.params()).copied().collect();
         if !critics.is_empty() {
             if critics.len() != self.critic.params().len() {
@@ -474,7 +485,7 @@ mod tests {
     fn the_temperature_finds_its_entropy() {
         let replay = bandit(&mut Noise::new(8, 0));
         for estimator in [Estimator::Mixture, Estimator::Auto] {
-            let target = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, ..RfmConfig::standard() };
+            let target = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, start_entropy_per_dim: 0.0, ..RfmConfig::standard() };
             let mut agent = Rfm::new(&RfmConfig { estimator, ..target }, 1, 1, 1);
             (0..3000).for_each(|_| {
                 agent.update(&replay);
@@ -534,6 +545,32 @@ mod tests {
             moved.push(agent.actor_params() != actor);
         }
         assert_eq!(moved, [true, false, false, true, false, false]);
+    }
+
+    /// What is exported and evaluated is the running average of what learns, from the first weights on.
+    #[test]
+    fn the_average_actor_follows() {
+        let replay = bandit(&mut Noise::new(14, 0));
+        let mut agent = Rfm::new(&RfmConfig { actor_average: 0.25, ..RfmConfig::standard() }, 1, 1, 1);
+        let mut average = agent.actor().params().to_vec();
+        for _ in 0..20 {
+            agent.update(&replay);
+            average.iter_mut().zip(agent.actor().params()).for_each(|(a, p)| *a += 0.25 * (p - *a));
+        }
+        assert_ne!(average, agent.actor().params());
+        let follows = |values: &[f32]| values.iter().zip(&average).all(|(v, a)| (v - a).abs() < 1e-6);
+        assert!(follows(agent.average.params()));
+        assert_eq!(agent.actor_params(), agent.average.exported());
+        let mut of_average = agent.clone();
+        of_average.actor = of_average.average.clone();
+        let [mut one, mut other] = [[0.0; 4], [0.0; 4]];
+        agent.evaluate(&[0.5; 4], 1, &mut Noise::new(1, 2), &mut one);
+        of_average.evaluate(&[0.5; 4], 1, &mut Noise::new(1, 2), &mut other);
+        assert_eq!(one, other);
+        // Behaviour is the live actor's.
+        agent.act(&[0.5; 4], &mut one);
+        of_average.act(&[0.5; 4], &mut other);
+        assert_ne!(one, other);
     }
 
     /// Critics reach the fixed point of r + gamma Q: reward 1 for ever, gamma .5, so Q = 2; and Q = 1 where it ends.

@@ -1,14 +1,64 @@
-//! `inspect`: what an exported policy holds, and what it costs to run.
+//! `inspect`: what an exported policy holds and what it costs to run, or where a run stands.
 
-use super::{FileArgs, Output};
-use crate::Result;
+use super::{InspectArgs, Output, note};
+use crate::checkpoint::{self, hex};
 use crate::policy::{ArtefactBytes, HostPolicy};
+use crate::run::RunDir;
+use crate::session;
+use crate::{Error, Result};
 use flowlet::policy::PolicyScratch;
 use serde_json::json;
+use std::path::Path;
 
 /// Runs the command.
-pub(super) fn run(args: &FileArgs, output: Output) -> Result<()> {
-    let bytes = ArtefactBytes::read(&args.file)?;
+pub(super) fn run(args: &InspectArgs, output: Output) -> Result<()> {
+    if args.path.is_dir() { folder(&args.path, output) } else { policy(&args.path, output) }
+}
+
+/// Where a run stands, by its newest good checkpoint.
+fn folder(path: &Path, output: Output) -> Result<()> {
+    let run = RunDir::open(path)?;
+    let config = run.config(None)?;
+    let found = checkpoint::newest(&run.checkpoints())?;
+    for damaged in &found.damaged {
+        note(&format!("warning: {damaged}: the one before it is shown"));
+    }
+    let Some(checkpoint) = found.newest else {
+        return Err(Error::failure(format!(
+            "{} has no checkpoint yet: `resume` starts it again from its config.toml",
+            path.display()
+        )));
+    };
+    let finished = session::is_finished(&checkpoint, &config);
+    let digest = hex(checkpoint.digest);
+    output.line(&format!("{}: {} on {}, seed {}", path.display(), config.algo(), config.env.name, config.seed));
+    output.line(&format!(
+        "  stands at    {} of {} control steps, {} updates, {}",
+        checkpoint.timesteps,
+        config.total_timesteps,
+        checkpoint.updates,
+        if finished { "finished" } else { "not finished" }
+    ));
+    output.line(&format!("  checkpoint   {}", checkpoint.path.display()));
+    output.line(&format!("  digest       {digest}"));
+    output.object(&json!({
+        "run_dir": path,
+        "env": config.env.name,
+        "algo": config.algo(),
+        "preset": config.preset,
+        "seed": config.seed,
+        "timesteps": checkpoint.timesteps,
+        "total_timesteps": config.total_timesteps,
+        "updates": checkpoint.updates,
+        "finished": finished,
+        "digest": digest,
+        "checkpoint": checkpoint.path,
+    }));
+    Ok(())
+}
+
+fn policy(file: &Path, output: Output) -> Result<()> {
+    let bytes = ArtefactBytes::read(file)?;
     let artefact = bytes.artefact()?;
     let host = HostPolicy::new(artefact)?;
     let (shape, plan, range) = (*artefact.velocity().shape(), *artefact.plan(), *artefact.range());
@@ -20,7 +70,7 @@ pub(super) fn run(args: &FileArgs, output: Output) -> Result<()> {
 
     output.line(&format!(
         "{}: format version {}, {} bytes",
-        args.file.display(),
+        file.display(),
         flowlet::policy::FORMAT_VERSION,
         bytes.as_slice().len()
     ));
@@ -61,7 +111,7 @@ pub(super) fn run(args: &FileArgs, output: Output) -> Result<()> {
         "  a decision   {macs} multiply-accumulates ({saved} more without the cached time part), {scratch} bytes of memory"
     ));
     output.object(&json!({
-        "policy": args.file,
+        "policy": file,
         "format_version": flowlet::policy::FORMAT_VERSION,
         "bytes": bytes.as_slice().len(),
         "env": artefact.name(),

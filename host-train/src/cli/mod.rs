@@ -13,6 +13,7 @@ mod inspect;
 mod plot;
 mod profile;
 mod report;
+mod resume;
 mod toy;
 mod train;
 mod verify;
@@ -42,10 +43,12 @@ struct Cli {
 enum Command {
     /// Train a policy, evaluate it and export it into a run folder
     Train(TrainArgs),
+    /// Go on with a run that was stopped, killed or finished
+    Resume(ResumeArgs),
     /// Evaluate an exported policy with the sampler that runs on the device
     Eval(EvalArgs),
-    /// Show what an exported policy holds
-    Inspect(FileArgs),
+    /// Show what an exported policy holds, or where a run stands
+    Inspect(InspectArgs),
     /// Run the self-test of an exported policy
     Verify(FileArgs),
     /// Export a policy anew, into the firmware, or as Rust source, safetensors or ONNX
@@ -121,8 +124,8 @@ pub struct TrainArgs {
 /// Options of `eval`.
 #[derive(Args, Clone, Debug)]
 pub struct EvalArgs {
-    /// The exported policy
-    #[arg(long, value_name = "FILE")]
+    /// The exported policy, a run folder, or the folder of several seeds
+    #[arg(long, value_name = "FILE|RUN")]
     pub policy: PathBuf,
     /// Environment [default: the one it was trained on]
     #[arg(long, value_name = "NAME")]
@@ -144,7 +147,29 @@ pub struct EvalArgs {
     pub record: Option<PathBuf>,
 }
 
-/// The file of `inspect` and `verify`.
+/// Options of `resume`.
+#[derive(Args, Clone, Debug)]
+pub struct ResumeArgs {
+    /// The run folder, or the folder of several seeds
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Control steps to train for in all [default: as in the run's config.toml]
+    #[arg(long, value_name = "N")]
+    pub total_timesteps: Option<u64>,
+    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+}
+
+/// What `inspect` looks at.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// An exported policy, or a run folder
+    #[arg(value_name = "FILE|RUN")]
+    pub path: PathBuf,
+}
+
+/// The file of `verify`.
 #[derive(Args, Clone, Debug)]
 pub struct FileArgs {
     /// The exported policy
@@ -336,6 +361,7 @@ pub fn note(text: &str) {
 
 /// Runs the program and says how it went.
 pub fn main() -> ExitCode {
+    survive_full_disks();
     let done = match Cli::try_parse() {
         Ok(cli) => run(cli),
         Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -361,6 +387,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         None => train::run(&TrainArgs::default(), output),
         Some(Command::Train(args)) => train::run(&args, output),
+        Some(Command::Resume(args)) => resume::run(&args, output),
         Some(Command::Eval(args)) => eval::run(&args, output),
         Some(Command::Inspect(args)) => inspect::run(&args, output),
         Some(Command::Verify(args)) => verify::run(&args, output),
@@ -402,6 +429,15 @@ fn sentence(error: &clap::Error, words: &[String]) -> String {
         ""
     };
     format!("{first}: type `host-train {command}--help` for what is expected{hint}")
+}
+
+/// A file that may not grow any more is an error of the write, as a full disk is, and does not end the program.
+fn survive_full_disks() {
+    #[cfg(unix)]
+    {
+        // Where the signal cannot be watched, its default stays: the program ends there, and no file is half written.
+        let _ = signal_hook::flag::register(signal_hook::consts::signal::SIGXFSZ, Arc::default());
+    }
 }
 
 /// A flag that Ctrl-C (or SIGTERM) raises, for a loop that ends in good order; a second one ends the program at once.

@@ -1,6 +1,6 @@
 //! `train`, and the bare command: trains, evaluates, exports, and says what to type next.
 //!
-//! The first Ctrl-C ends the run in good order with the work so far, the second at once.
+//! The first Ctrl-C saves the run and says how to resume it, the second ends the program at once.
 
 use super::{Output, TrainArgs, interrupt_flag, note};
 use crate::config::{Config, Sources};
@@ -27,6 +27,7 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
         total_timesteps: args.total_timesteps,
         init: args.init.as_deref(),
         replay: args.replay.as_deref(),
+        tensorboard: args.tensorboard,
         set: &args.set,
     })?;
     let interrupted = interrupt_flag()?;
@@ -51,7 +52,7 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
     }
     let mut terminal = Terminal::new(&config);
     let outcome = Session::train(&config, args.out.as_deref(), interrupted, &mut terminal);
-    terminal.bar.finish_and_clear();
+    terminal.finish();
     tell(&outcome?, output);
     Ok(())
 }
@@ -79,7 +80,11 @@ pub(super) fn tell_all(parent: &Path, members: Vec<Member>, output: Output) -> R
     if let Some((seed, error)) = failed {
         let text = format!("seed {seed}: {error}; {} seeds are done, in {}", runs.len(), parent.display());
         return Err(match error {
-            Error::Interrupted(_) => Error::Interrupted(text),
+            Error::Interrupted(_) => Error::Interrupted(format!(
+                "stopped with {} seeds done: type `cargo run --release -p host-train -- resume {}` to go on",
+                runs.len(),
+                parent.display()
+            )),
             Error::Usage(_) => Error::Usage(text),
             Error::Failure(_) => Error::Failure(text),
         });
@@ -110,7 +115,7 @@ pub(super) fn tell_all(parent: &Path, members: Vec<Member>, output: Output) -> R
 }
 
 /// `mean -170.1 [-176.0, -165.2], interquartile mean -169.9, from -181.0 to -160.2`.
-fn spread(scores: &Scores) -> String {
+pub(super) fn spread(scores: &Scores) -> String {
     let interval = scores.mean_interval;
     let interval =
         if interval.is_known() { format!(" [{:.1}, {:.1}]", interval.low, interval.high) } else { String::new() };
@@ -175,13 +180,15 @@ fn report(outcome: &Outcome) -> Value {
 }
 
 /// A progress bar in a terminal, lines elsewhere.
-struct Terminal {
+pub(super) struct Terminal {
     bar: ProgressBar,
     best_of: usize,
+    /// Control steps when the bar began, after the first block.
+    from: Option<u64>,
 }
 
 impl Terminal {
-    fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let style = "{bar:30} {pos}/{len} control steps, {rate}, {eta} left, {msg}";
         let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
         let style = style.with_key("rate", |state: &ProgressState, out: &mut dyn Write| {
@@ -189,12 +196,22 @@ impl Terminal {
             let _ = write!(out, "{:.0}/s", state.per_sec());
         });
         let bar = ProgressBar::new(config.total_timesteps).with_style(style).with_message("no episode yet");
-        Self { bar, best_of: config.eval.best_of }
+        Self { bar, best_of: config.eval.best_of, from: None }
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
     }
 }
 
 impl Reporter for Terminal {
     fn block(&mut self, progress: &Progress, last: Option<f64>) {
+        if self.from.is_none() {
+            // A run that goes on: what was done before is no speed.
+            self.from = Some(progress.steps);
+            self.bar.set_position(progress.steps);
+            self.bar.reset_eta();
+        }
         self.bar.set_position(progress.steps);
         if let Some(last) = last {
             self.bar.set_message(format!("return {last:.0}"));
@@ -204,7 +221,8 @@ impl Reporter for Terminal {
     fn evaluated(&mut self, progress: &Progress, evaluation: &Evaluation) {
         if self.bar.is_hidden() {
             let seconds = self.bar.elapsed().as_secs_f64();
-            let rate = progress.steps as f64 / seconds.max(1e-9);
+            let done = progress.steps - self.from.unwrap_or(0).min(progress.steps);
+            let rate = done as f64 / seconds.max(1e-9);
             let left = (progress.total.saturating_sub(progress.steps)) as f64 / rate.max(1e-9);
             note(&format!(
                 "{} of {} control steps, {rate:.0}/s, {left:.0} s left: {}",
@@ -212,6 +230,12 @@ impl Reporter for Terminal {
                 progress.total,
                 describe(evaluation, self.best_of)
             ));
+        }
+    }
+
+    fn saved(&mut self, progress: &Progress, path: &Path) {
+        if self.bar.is_hidden() {
+            note(&format!("saved {} control steps in {}", progress.steps, path.display()));
         }
     }
 

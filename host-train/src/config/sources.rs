@@ -28,6 +28,8 @@ pub struct Sources<'a> {
     pub init: Option<&'a Path>,
     /// `--replay`.
     pub replay: Option<&'a Path>,
+    /// `--tensorboard`.
+    pub tensorboard: bool,
     /// `--set key=value`, in order.
     pub set: &'a [String],
 }
@@ -71,6 +73,7 @@ impl Config {
         for (key, path) in [("init", sources.init), ("replay", sources.replay)] {
             entries.extend(path.map(|path| (key.to_string(), Value::from(path.to_string_lossy().as_ref()))));
         }
+        entries.extend(sources.tensorboard.then(|| ("tensorboard".to_string(), Value::Boolean(true))));
         if let Some(path) = sources.init {
             for (key, value) in shapes_of(path, &algo)? {
                 if set.iter().any(|(k, v)| *k == key && *v != value) {
@@ -92,6 +95,46 @@ impl Config {
             config.checkpoint_every = points_of_the_curve(config.total_timesteps);
         }
         config.checked()
+    }
+
+    /// The configuration of a run from its `config.toml`, where every key must stand; with `total_timesteps` in place of its
+    /// own where that is given.
+    pub fn complete(path: &Path, total_timesteps: Option<u64>) -> Result<Self> {
+        let table = read_table(path)?;
+        let config = Self::resolve(&Sources { file: Some(path), total_timesteps, ..Sources::default() })?;
+        let mut keys = Vec::new();
+        flatten("", &config.to_table(), &mut keys);
+        match keys.iter().find(|(key, _)| lookup(&table, key).is_none()) {
+            None => Ok(config),
+            Some((missing, _)) => Err(Error::failure(format!(
+                "{} is not complete, {missing} is missing: put it back as the run wrote it",
+                path.display()
+            ))),
+        }
+    }
+
+    /// The first key in which two configurations differ, those that change nothing of the training apart: the steps to
+    /// train for, checkpoints and evaluation.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let leaves = |config: &Self| {
+            let mut leaves = Vec::new();
+            flatten("", &config.to_table(), &mut leaves);
+            leaves
+                .retain(|(key, _)| key != "total_timesteps" && key != "checkpoint_every" && !key.starts_with("eval."));
+            leaves
+        };
+        let (mine, theirs) = (leaves(self), leaves(other));
+        let missing = |(key, value): &&(String, Value)| !theirs.contains(&(key.clone(), value.clone()));
+        mine.iter().find(missing).map(|(key, _)| key.clone())
+    }
+
+    /// The configuration in the text of a complete `config.toml`.
+    pub fn from_text(text: &str) -> Result<Self> {
+        let unreadable = |e: &str| {
+            Error::failure(format!("the configuration in a checkpoint is not this program's ({e}): train anew"))
+        };
+        let table: Table = text.parse().map_err(|e: toml::de::Error| unreadable(e.message()))?;
+        Self::from_table(table).map_err(|e| unreadable(e.message()))
     }
 
     /// This configuration with dotted keys replaced.

@@ -1,0 +1,41 @@
+//! `resume`: goes on with a run exactly where its newest checkpoint stands, or makes a finished one longer; with the folder
+//! of several seeds, every one of them.
+
+use super::train::{Crowd, Terminal, jobs, tell, tell_all};
+use super::{Output, ResumeArgs, interrupt_flag, note};
+use crate::fleet;
+use crate::run::RunDir;
+use crate::session::Session;
+use crate::{Error, Result};
+
+/// Runs the command.
+pub(super) fn run(args: &ResumeArgs, output: Output) -> Result<()> {
+    let seeds = fleet::seeds_in(&args.run);
+    if !seeds.is_empty() {
+        return several(args, seeds.len(), output);
+    }
+    let config = RunDir::open(&args.run)?.config(args.total_timesteps)?;
+    if args.jobs.is_some() {
+        return Err(Error::usage("--jobs is for several seeds side by side, and this is one run: leave it out"));
+    }
+    let interrupted = interrupt_flag()?;
+    let mut terminal = Terminal::new(&config);
+    let outcome = Session::resume(&args.run, args.total_timesteps, interrupted, &mut terminal);
+    terminal.finish();
+    tell(&outcome?, output);
+    Ok(())
+}
+
+fn several(args: &ResumeArgs, seeds: usize, output: Output) -> Result<()> {
+    let mut steps = 0;
+    for (_, path) in fleet::seeds_in(&args.run) {
+        steps += RunDir::open(&path)?.config(args.total_timesteps)?.total_timesteps;
+    }
+    let interrupted = interrupt_flag()?;
+    note(&format!("resuming {seeds} seeds in {}", args.run.display()));
+    let mut crowd = Crowd::new(steps);
+    let jobs = jobs(args.jobs, seeds);
+    let members = fleet::resume(&args.run, args.total_timesteps, jobs, &interrupted, &mut crowd);
+    crowd.bar.finish_and_clear();
+    tell_all(&args.run, members, output)
+}

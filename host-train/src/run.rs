@@ -192,8 +192,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Brings a rename to the disk.
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Brings the name of a file or folder to the disk: what it is called in the folder it lies in.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()?;
@@ -241,22 +241,27 @@ impl ProgressRow {
     pub const COLUMNS: &'static str = "timesteps,decisions,updates,cpu_seconds,train_return,return_mean,return_ci95,\
         return_best_of,critic_loss,actor_loss,q_mean,ess,entropy,temperature,grad_norm";
 
+    /// Everything but the counts, under the names that TensorBoard groups by.
+    pub fn scalars(&self) -> [(&'static str, f64); 12] {
+        [
+            ("time/cpu_seconds", self.cpu_seconds),
+            ("train/return", self.train_return),
+            ("eval/return", self.return_mean),
+            ("eval/return_ci95", self.return_ci95),
+            ("eval/return_best_of", self.return_best_of),
+            ("losses/critic", self.critic_loss),
+            ("losses/actor", self.actor_loss),
+            ("update/q_mean", self.q_mean),
+            ("update/ess", self.ess),
+            ("update/entropy", self.entropy),
+            ("update/temperature", self.temperature),
+            ("update/grad_norm", self.grad_norm),
+        ]
+    }
+
     fn line(&self) -> String {
         let mut line = format!("{},{},{}", self.timesteps, self.decisions, self.updates);
-        for value in [
-            self.cpu_seconds,
-            self.train_return,
-            self.return_mean,
-            self.return_ci95,
-            self.return_best_of,
-            self.critic_loss,
-            self.actor_loss,
-            self.q_mean,
-            self.ess,
-            self.entropy,
-            self.temperature,
-            self.grad_norm,
-        ] {
+        for (_, value) in self.scalars() {
             line.push(',');
             if value.is_finite() {
                 // The shortest text that reads back as the same number.

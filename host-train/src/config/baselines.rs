@@ -179,14 +179,14 @@ impl QsmConfig {
             train: TrainConfig::standard(),
             steps: 10,
             step_noise: StepNoise::Forward,
-            scale: 50.0,
+            scale: 10.0,
             exploration: 0.1,
         }
     }
 
     /// The published constants.
     pub fn paper() -> Self {
-        Self { train: paper(), steps: 20, ..Self::standard() }
+        Self { train: paper(), steps: 20, scale: 50.0, ..Self::standard() }
     }
 
     /// Refuses what no run could use.

@@ -139,6 +139,8 @@ pub struct RfmConfig {
     pub anneal_updates: u64,
     /// Entropy that the rule aims for, per action channel.
     pub target_entropy_per_dim: f64,
+    /// The same at the start; it moves evenly to the final one over the first `anneal_updates` updates of the actor.
+    pub start_entropy_per_dim: f64,
     /// Effective sample size that the rule aims for, as a share of the candidates.
     pub target_ess: f64,
     /// Learning rate of log lambda, where an estimate moves it.
@@ -193,6 +195,7 @@ impl RfmConfig {
             temperature_end: 0.02,
             anneal_updates: 10_000,
             target_entropy_per_dim: -1.0,
+            start_entropy_per_dim: -1.0,
             target_ess: 0.5,
             temperature_lr: 3e-4,
             log_temperature_min: -7.0,
@@ -265,6 +268,7 @@ impl RfmConfig {
                 ("temperature_end", r.temperature_end, 1e-6, 1e6),
                 ("target_ess", r.target_ess, 0.0, 1.0),
                 ("target_entropy_per_dim", r.target_entropy_per_dim, -100.0, 100.0),
+                ("start_entropy_per_dim", r.start_entropy_per_dim, -100.0, 100.0),
                 ("temperature_lr", r.temperature_lr, 0.0, 1.0),
                 ("log_temperature_min", r.log_temperature_min, -20.0, 20.0),
                 ("log_temperature_max", r.log_temperature_max, -20.0, 20.0),

@@ -17,7 +17,7 @@ use super::{Activation, Trunk};
 
 /// Whether this path can run these layers.
 pub fn fits(hidden: &Hidden) -> bool {
-    hidden.activation == Activation::Relu && hidden.trunk == Trunk::Plain
+    hidden.activation == Activation::Relu && hidden.trunk == Trunk::Plain && !hidden.layer_norm
 }
 
 /// A batch through a network whose inputs are all its own: `inputs -> width -> .. -> width -> outputs`.

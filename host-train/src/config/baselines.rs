@@ -175,13 +175,7 @@ impl SacConfig {
 impl QsmConfig {
     /// The constants recommended for small networks.
     pub fn standard() -> Self {
-        Self {
-            train: TrainConfig::standard(),
-            steps: 10,
-            step_noise: StepNoise::Forward,
-            scale: 3.0,
-            exploration: 0.1,
-        }
+        Self { train: TrainConfig::standard(), steps: 10, step_noise: StepNoise::Forward, scale: 3.0, exploration: 0.1 }
     }
 
     /// The published constants.

@@ -97,7 +97,8 @@ fn wrong_combinations_are_one_sentence() {
 
 #[test]
 fn a_profile_has_a_row_for_every_number_of_steps() {
-    let profile = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_host-train")).arg("profile").args(args).output().unwrap();
+    let profile =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_host-train")).arg("profile").args(args).output().unwrap();
     let told = report(&profile(&[POLICY, "--episodes", "2", "--json"]));
     assert_eq!((&told["env"], &told["solver"], &told["own_steps"]), (&"pendulum".into(), &"euler".into(), &5.into()));
     let rows = told["rows"].as_array().unwrap();

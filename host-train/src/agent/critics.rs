@@ -82,7 +82,7 @@ impl Critics {
         self.adam.visit("critic_adam", visitor);
     }
 
-    /// Buffers that hold a group.
+    /// Makes buffers that hold a group.
     fn prepare(&mut self, group: usize) {
         if group > self.group {
             (self.work, self.group) = (CriticWork::new(self.online.shape(), self.values.len(), group), group);

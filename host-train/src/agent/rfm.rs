@@ -144,10 +144,10 @@ impl Rfm {
     fn update_critics(&mut self) -> (f32, f32) {
         let m = &mut self.memory;
         tanh_of(&mut m.next_action, &m.next_latent);
-        let (s, a, q) = (&m.batch.next_obs, &m.next_action, &mut m.target_q);
+        let (s, a) = (&m.batch.next_obs, &m.next_action);
         match self.config.target_twins {
-            Twins::Min => self.target.minimum(s, a, 1, q, &mut m.critic_work),
-            Twins::Mean => self.target.mean(s, a, 1, q, &mut m.critic_work),
+            Twins::Min => self.target.minimum(s, a, 1, &mut m.target_q, &mut m.critic_work),
+            Twins::Mean => self.target.mean(s, a, 1, &mut m.target_q, &mut m.critic_work),
         }
         let gamma = self.config.train.gamma as f32;
         for ((q, r), mask) in m.target_q.iter_mut().zip(&m.batch.reward).zip(&m.batch.mask) {
@@ -269,7 +269,7 @@ impl Rfm {
 
     /// The parameters of critic `k` (0 or 1) in the artefact's layout.
     pub fn critic_params(&self, k: usize) -> Vec<f32> {
-        self.critic.one(k).to_vec()
+        self.target.one(k).to_vec()
     }
 }
 
@@ -284,7 +284,7 @@ impl Agent for Rfm {
 
     fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
         let latents = room(&mut self.memory.chosen, actions.len());
-        self.selector.draw(&self.average, &self.critic, obs, particles, Pick::Best, noise, latents);
+        self.selector.draw(&self.average, &self.target, obs, particles, Pick::Best, noise, latents);
         tanh_of(actions, latents);
     }
 

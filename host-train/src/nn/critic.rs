@@ -51,8 +51,6 @@ pub struct CriticWork {
     other: Vec<f32>,
     d_output: Vec<f32>,
     fast: Option<Fast>,
-    /// Those of the general layers, for what the fast path does not do.
-    general: Option<Box<CriticWork>>,
     /// State parts of both critics.
     parts: Vec<f32>,
     /// What came in lanes as rows, where the layers want those: states, actions, values, gradients.
@@ -87,7 +85,6 @@ impl CriticWork {
             other: vec![0.0; rows],
             d_output: vec![0.0; rows],
             fast: None,
-            general: None,
             parts: Vec::new(),
             rows: Default::default(),
         }
@@ -161,34 +158,27 @@ impl TwinCritic {
 
     /// min(Q_1, Q_2) of `actions`, `group` of them for each of the states `s`.
     pub fn minimum(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
-        if let Some(fast) = &mut work.fast {
-            return fast.candidates.minimum_of_rows([self.one(0), self.one(1)], s, actions, group, q, &mut []);
-        }
         self.joined(f32::min, s, actions, group, q, work);
     }
 
-    /// As [`Self::minimum`], the mean of both; always by the general layers.
+    /// As [`Self::minimum`], the mean of both.
     pub fn mean(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
-        let join = |one, two| 0.5 * (one + two);
-        if work.fast.is_none() {
-            return self.joined(join, s, actions, group, q, work);
-        }
-        let general = || Box::new(CriticWork::generic(&self.shape, q.len() / group, group));
-        let mut general = work.general.take().unwrap_or_else(general);
-        self.joined(join, s, actions, group, q, &mut general);
-        work.general = Some(general);
+        self.joined(|one, two| 0.5 * (one + two), s, actions, group, q, work);
     }
 
     /// Both values of each action, made one by `join`.
     fn joined(
         &self,
-        join: impl Fn(f32, f32) -> f32,
+        join: fn(f32, f32) -> f32,
         s: &[f32],
         actions: &[f32],
         group: usize,
         q: &mut [f32],
         work: &mut CriticWork,
     ) {
+        if let Some(fast) = &mut work.fast {
+            return fast.candidates.rows([self.one(0), self.one(1)], join, s, actions, group, q, &mut []);
+        }
         let (act, width) = (self.shape.act, self.shape.hidden.width);
         self.state_parts(s, &mut work.parts);
         let (first, second) = work.parts.split_at(work.parts.len() / 2);
@@ -212,7 +202,7 @@ impl TwinCritic {
         work: &mut CriticWork,
     ) {
         if let Some(fast) = &mut work.fast {
-            return fast.candidates.minimum_of_rows([self.one(0), self.one(1)], s, actions, group, q, d_actions);
+            return fast.candidates.rows([self.one(0), self.one(1)], f32::min, s, actions, group, q, d_actions);
         }
         let (act, width) = (self.shape.act, self.shape.hidden.width);
         self.state_parts(s, &mut work.parts);
@@ -255,7 +245,7 @@ impl TwinCritic {
         work: &mut CriticWork,
     ) {
         if let Some(fast) = &mut work.fast {
-            fast.candidates.minimum([self.one(0), self.one(1)], s, actions, group, n, q, d_actions);
+            fast.candidates.lanes([self.one(0), self.one(1)], f32::min, s, actions, group, n, q, d_actions);
             return;
         }
         let CriticShape { obs, act, .. } = self.shape;

@@ -259,7 +259,7 @@ pub struct Candidates {
     gathered: Vec<u32>,
     d_action: Vec<Lane>,
     /// Rows as lanes: states, actions, values, gradients.
-    lanes: [Vec<Lane>; 4],
+    room: [Vec<Lane>; 4],
 }
 
 /// Fewest states for which lanes of states are worth it: with fewer, lanes hold candidates of one state too.
@@ -290,14 +290,16 @@ impl Candidates {
             waiting: [waiting(), waiting()],
             gathered: vec![0; layers * h],
             d_action: vec![Lane::ZERO; act],
-            lanes: Default::default(),
+            room: Default::default(),
         }
     }
 
-    /// As [`Self::minimum`], of rows: `s` has one a state, the others `group` for each, state by state.
-    pub fn minimum_of_rows(
+    /// As [`Self::lanes`], of rows: `s` has one a state, the others `group` for each, state by state.
+    #[expect(clippy::too_many_arguments, reason = "the two critics, and what a pass takes and gives")]
+    pub fn rows(
         &mut self,
         critics: [&[f32]; 2],
+        join: fn(f32, f32) -> f32,
         s: &[f32],
         actions: &[f32],
         group: usize,
@@ -308,31 +310,32 @@ impl Candidates {
         // Few states are repeated, so that every row is a state of its own.
         let repeat = if q.len() < FEW_STATES * group { group } else { 1 };
         let (n, group) = (q.len() / group * repeat, group / repeat);
-        let mut lanes = std::mem::take(&mut self.lanes);
+        let mut room = std::mem::take(&mut self.room);
         let slopes = if d_actions.is_empty() { 0 } else { group * act };
-        for (lanes, width) in lanes.iter_mut().zip([obs, group * act, group, slopes]) {
+        for (lanes, width) in room.iter_mut().zip([obs, group * act, group, slopes]) {
             lanes.resize(panels(n) * width, Lane::ZERO);
         }
-        let [states, action_lanes, values, gradients] = &mut lanes;
+        let [states, action_lanes, values, gradients] = &mut room;
         for (p, states) in states.chunks_exact_mut(obs).enumerate() {
             pack_repeated(s, obs, repeat, p * LANES, (n - p * LANES).min(LANES), states);
         }
         pack_groups(actions, act, group, action_lanes);
-        self.minimum(critics, states, action_lanes, group, n, values, gradients);
+        self.lanes(critics, join, states, action_lanes, group, n, values, gradients);
         unpack_groups(values, 1, group, q);
         unpack_groups(gradients, act, group, d_actions);
-        self.lanes = lanes;
+        self.room = room;
     }
 
-    /// min(Q_1, Q_2) of `group` candidates for each of `n` states, and its gradient with respect to the action where
-    /// `d_actions` has room for it (it is empty otherwise).
+    /// Q_1 and Q_2 of `group` candidates for each of `n` states, made one number by `join`; and where `d_actions` is not
+    /// empty the gradient of the smaller one with respect to the action.
     ///
     /// Per panel of 32 states: `s` has one lane a channel; `actions` and `d_actions` one a candidate and channel, `q`
     /// one a candidate.
     #[expect(clippy::too_many_arguments, reason = "the two critics, and what a pass takes and gives")]
-    pub fn minimum(
+    pub fn lanes(
         &mut self,
         critics: [&[f32]; 2],
+        join: fn(f32, f32) -> f32,
         s: &[Lane],
         actions: &[Lane],
         group: usize,
@@ -354,8 +357,9 @@ impl Candidates {
             for (c, action) in actions.chunks_exact(act).enumerate() {
                 let at = panel * group + c;
                 let values = [self.value(0, action), self.value(1, action)];
-                let chosen = smaller(&values, &mut q[at]) & valid;
+                q[at] = Lane(std::array::from_fn(|i| join(values[0].0[i], values[1].0[i])));
                 if differentiate {
+                    let chosen = smaller(&values) & valid;
                     self.wait(0, chosen, at, d_actions);
                     self.wait(1, !chosen & valid, at, d_actions);
                 }
@@ -458,14 +462,10 @@ impl Weights {
     }
 }
 
-/// The smaller of both values into `q`; the bits of the rows where that is the first.
-fn smaller(values: &[Lane; 2], q: &mut Lane) -> u32 {
-    let mut chosen = 0;
-    for (i, ((q, one), two)) in q.0.iter_mut().zip(&values[0].0).zip(&values[1].0).enumerate() {
-        chosen |= u32::from(one <= two) << i;
-        *q = one.min(*two);
-    }
-    chosen
+/// The bits of the rows whose first value is not the larger one.
+fn smaller([one, two]: &[Lane; 2]) -> u32 {
+    let each = one.0.iter().zip(&two.0).enumerate();
+    each.fold(0, |bits, (i, (one, two))| bits | u32::from(one <= two) << i)
 }
 
 #[cfg(test)]
@@ -482,14 +482,8 @@ mod tests {
         for (n, group, layers, width) in [(1, 1, 1, 8), (40, 5, 2, 24), (64, 9, 3, 13), (33, 40, 2, 16), (3, 30, 2, 9)]
         {
             let (obs, act) = (5, 3);
-            let hidden = Hidden {
-                width,
-                layers,
-                outputs: 1,
-                layer_norm: false,
-                activation: Activation::Relu,
-                trunk: Trunk::Plain,
-            };
+            let (activation, trunk) = (Activation::Relu, Trunk::Plain);
+            let hidden = Hidden { width, layers, outputs: 1, activation, trunk, layer_norm: false };
             let shape = CriticShape { obs, act, hidden };
             let mut critic = TwinCritic::new(shape, 1.4, &mut noise);
             let mut shake = vec![0.0; critic.params().len()];

@@ -264,9 +264,10 @@ impl VelocityNet {
             let mut loss = 0.0;
             for (d, v) in d_output.chunks_exact_mut(step).zip(v.chunks_exact(step)) {
                 let each = d.iter_mut().flat_map(|d| &mut d.0).zip(v.iter().flat_map(|v| &v.0));
-                for (d, v) in each.take(rows) {
-                    loss += (v - *d) * (v - *d);
-                    *d = 2.0 * share * (v - *d);
+                for (r, (d, v)) in each.take(rows).enumerate() {
+                    let weight = weights.map_or(1.0, |weights| weights[r]);
+                    loss += weight * (v - *d) * (v - *d);
+                    *d = 2.0 * share * weight * (v - *d);
                 }
             }
             perceptron.backward(&self.params, inputs, d_output, rows, gradient);

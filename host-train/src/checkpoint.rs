@@ -7,7 +7,7 @@
 //! tells of the damaged ones it passed over. No panics. Cost: memory and disk for one copy of the state, replay included.
 
 use crate::config::ALGORITHMS;
-use crate::run::write_atomic;
+use crate::run::{sync_folder, write_atomic};
 use crate::state::{Array, Digest, Load, Save};
 use crate::train::Trainer;
 use crate::{Error, Result};
@@ -48,6 +48,8 @@ pub struct Checkpoint {
 pub struct Found {
     /// The newest good one; none where there is no file at all.
     pub newest: Option<Checkpoint>,
+    /// The file before it, unread.
+    pub older: Option<PathBuf>,
     /// Why newer ones were passed over, a sentence each.
     pub damaged: Vec<String>,
 }
@@ -72,9 +74,13 @@ pub fn save(folder: &Path, trainer: &mut Trainer, session: &str) -> Result<PathB
     .collect();
     metadata.insert(CHECKSUM.to_string(), hex(checksum(&metadata, &mut state.arrays)));
     let path = folder.join(format!("{steps:012}.{EXTENSION}"));
-    fs::create_dir_all(folder).map_err(|e| {
-        Error::failure(format!("cannot make the folder {} ({e}): check its permissions", folder.display()))
-    })?;
+    if !folder.is_dir() {
+        // The folder of the run may be new as well.
+        let run = folder.parent().unwrap_or(folder);
+        fs::create_dir_all(folder).and_then(|()| sync_folder(folder)).and_then(|()| sync_folder(run)).map_err(|e| {
+            Error::failure(format!("cannot make the folder {} ({e}): check its permissions", folder.display()))
+        })?;
+    }
     write_atomic(&path, &encode(&state.arrays, metadata)?)?;
     Ok(path)
 }
@@ -94,9 +100,10 @@ pub fn prune<'a>(folder: &Path, keep: impl Iterator<Item = &'a Path> + Clone) ->
 /// not for this program.
 pub fn newest(folder: &Path) -> Result<Found> {
     let mut damaged = Vec::new();
-    for path in list(folder)? {
+    let mut files = list(folder)?.into_iter();
+    while let Some(path) = files.next() {
         match Checkpoint::read(&path) {
-            Ok(checkpoint) => return Ok(Found { newest: Some(checkpoint), damaged }),
+            Ok(checkpoint) => return Ok(Found { newest: Some(checkpoint), older: files.next(), damaged }),
             Err(Unreadable::Damaged(why)) => damaged.push(format!("{} is damaged ({why})", path.display())),
             Err(Unreadable::Foreign(error)) => return Err(error),
         }
@@ -108,7 +115,7 @@ pub fn newest(folder: &Path) -> Result<Found> {
             damaged.len()
         )));
     }
-    Ok(Found { newest: None, damaged })
+    Ok(Found { newest: None, older: None, damaged })
 }
 
 /// Why a file gave no checkpoint.
@@ -313,7 +320,7 @@ mod tests {
         let (folder, path, _) = saved();
         let good = fs::read(&path).unwrap();
         let mut noise = Noise::new(1, 0);
-        let mut read = |bytes: &[u8], what: &str| {
+        let read = |bytes: &[u8], what: &str| {
             fs::write(&path, bytes).unwrap();
             let refused = newest(folder.path()).map(|found| found.newest.map(|c| c.timesteps));
             let sentence = refused.expect_err(what).to_string();

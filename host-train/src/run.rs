@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const CONFIG: &str = "config.toml";
 
@@ -71,14 +71,18 @@ impl RunDir {
     pub fn lock(&self) -> Result<Option<File>> {
         // Not every system opens folders, and not every file system locks them: there it is left to the user.
         let Ok(folder) = File::open(&self.path) else { return Ok(None) };
-        match folder.try_lock() {
-            Ok(()) => Ok(Some(folder)),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::failure(format!(
-                "{} is being trained by another process: wait for it, or stop it first",
-                self.path.display()
-            ))),
-            Err(fs::TryLockError::Error(_)) => Ok(None),
+        // A process that ends lets go in a moment, as does a child between its fork and its exec.
+        for _ in 0..50 {
+            match folder.try_lock() {
+                Ok(()) => return Ok(Some(folder)),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+                Err(fs::TryLockError::Error(_)) => return Ok(None),
+            }
         }
+        Err(Error::failure(format!(
+            "{} is being trained by another process: wait for it, or stop it first",
+            self.path.display()
+        )))
     }
 
     /// Removes what a process that was killed while it wrote left beside its files.
@@ -192,8 +196,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Brings a rename to the disk.
-fn sync_folder(path: &Path) -> io::Result<()> {
+/// Brings the name of a file or folder to the disk: what it is called in the folder it lies in.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()?;
@@ -241,22 +245,27 @@ impl ProgressRow {
     pub const COLUMNS: &'static str = "timesteps,decisions,updates,cpu_seconds,train_return,return_mean,return_ci95,\
         return_best_of,critic_loss,actor_loss,q_mean,ess,entropy,temperature,grad_norm";
 
+    /// Everything but the counts, under the names that TensorBoard groups by.
+    pub fn scalars(&self) -> [(&'static str, f64); 12] {
+        [
+            ("time/cpu_seconds", self.cpu_seconds),
+            ("train/return", self.train_return),
+            ("eval/return", self.return_mean),
+            ("eval/return_ci95", self.return_ci95),
+            ("eval/return_best_of", self.return_best_of),
+            ("losses/critic", self.critic_loss),
+            ("losses/actor", self.actor_loss),
+            ("update/q_mean", self.q_mean),
+            ("update/ess", self.ess),
+            ("update/entropy", self.entropy),
+            ("update/temperature", self.temperature),
+            ("update/grad_norm", self.grad_norm),
+        ]
+    }
+
     fn line(&self) -> String {
         let mut line = format!("{},{},{}", self.timesteps, self.decisions, self.updates);
-        for value in [
-            self.cpu_seconds,
-            self.train_return,
-            self.return_mean,
-            self.return_ci95,
-            self.return_best_of,
-            self.critic_loss,
-            self.actor_loss,
-            self.q_mean,
-            self.ess,
-            self.entropy,
-            self.temperature,
-            self.grad_norm,
-        ] {
+        for (_, value) in self.scalars() {
             line.push(',');
             if value.is_finite() {
                 // The shortest text that reads back as the same number.
@@ -299,7 +308,6 @@ fn timestamp(now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn config() -> Config {
         Config::preset("default", "rfm", "pendulum").unwrap()

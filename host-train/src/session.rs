@@ -15,6 +15,7 @@ use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluat
 use crate::policy::ArtefactBytes;
 use crate::run::{ProgressRow, RunDir, write_atomic, write_progress};
 use crate::stats::{Scores, Summary};
+use crate::tensorboard::{self, EventFile};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The evaluation seed: start states that training does not depend on, the same for every run.
 pub const EVALUATION_SEED: u64 = 0;
@@ -85,11 +87,14 @@ pub struct Session<'a> {
     config: Config,
     run: RunDir,
     book: Book,
-    /// The good checkpoints with their control steps, the newest last: two at most.
+    /// The checkpoints to keep with their control steps, the newest last: two at most. Of the last it is known that it is
+    /// good.
     saved: Vec<(u64, PathBuf)>,
     interrupted: Arc<AtomicBool>,
     reporter: &'a mut dyn Reporter,
     failed: Option<Error>,
+    /// TensorBoard's file, where it is asked for.
+    events: Option<EventFile>,
     /// Keeps other processes out of the folder.
     _lock: Option<File>,
 }
@@ -173,7 +178,7 @@ impl<'a> Session<'a> {
             config.total_timesteps,
             path.display()
         ));
-        let saved = vec![(reached, checkpoint.path)];
+        let saved = found.older.map(|older| (0, older)).into_iter().chain([(reached, checkpoint.path)]).collect();
         let book = Book { after: None, ..book };
         let session = Self { book, saved, ..Self::new(&config, run, lock, interrupted, reporter) };
         session.publish(&trainer)?;
@@ -198,7 +203,17 @@ impl<'a> Session<'a> {
         let before = Evaluation { returns: Vec::new(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() };
         let book =
             Book { before, after: None, rows: Vec::new(), recent: Vec::new(), next_evaluation: config.eval.every };
-        Self { config: config.clone(), run, book, saved: Vec::new(), interrupted, reporter, failed: None, _lock: lock }
+        Self {
+            config: config.clone(),
+            run,
+            book,
+            saved: Vec::new(),
+            interrupted,
+            reporter,
+            failed: None,
+            events: None,
+            _lock: lock,
+        }
     }
 
     /// Evaluates the untrained policy and trains.
@@ -347,7 +362,29 @@ impl<'a> Session<'a> {
         };
         self.book.rows.push(row);
         self.book.recent.clear();
+        self.log(&row)?;
         self.publish(trainer)
+    }
+
+    /// Adds a row to TensorBoard's file. A session's first row starts the file anew with all rows so far: what a run that was
+    /// killed had logged beyond its checkpoint is gone.
+    fn log(&mut self, row: &ProgressRow) -> Result<()> {
+        if !self.config.tensorboard {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
+        if let Some(events) = &mut self.events {
+            return row
+                .scalars()
+                .into_iter()
+                .try_for_each(|(tag, value)| events.scalar(tag, row.timesteps, value, now));
+        }
+        tensorboard::clear(self.run.path())?;
+        let events = self.events.insert(EventFile::create(self.run.path(), now)?);
+        for row in &self.book.rows {
+            row.scalars().into_iter().try_for_each(|(tag, value)| events.scalar(tag, row.timesteps, value, now))?;
+        }
+        Ok(())
     }
 
     /// Writes policy, table and curve as they are now.
@@ -452,6 +489,7 @@ fn evaluation_json(config: &Config, progress: &Progress, evaluation: &Evaluation
         "best_of": config.eval.best_of,
         "single": side(&evaluation.returns),
         "greedy": evaluation.best_of.as_deref().map(side),
+        "ways": evaluation.shares().map(|(single, greedy)| json!({ "single": single, "greedy": greedy })),
     })
 }
 

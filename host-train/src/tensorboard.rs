@@ -67,6 +67,17 @@ impl EventFile {
     }
 }
 
+/// Removes the event files of a folder that [`EventFile`] made.
+pub fn clear(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(|e| failed(folder, &e))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("events.out.tfevents.") && name.ends_with(".flowlet") {
+            fs::remove_file(entry.path()).map_err(|e| failed(&entry.path(), &e))?;
+        }
+    }
+    Ok(())
+}
+
 fn failed(path: &Path, e: &std::io::Error) -> Error {
     Error::failure(format!("cannot write {} ({e}): check the folder's permissions and free space", path.display()))
 }

@@ -37,13 +37,10 @@ impl Reporter for Notes {
 /// Tiny networks for an algorithm, and what else is to be set.
 fn settings(algo: &str, more: &[&str]) -> Vec<String> {
     let mut set: Vec<String> =
-        ["actor_hidden=8", "critic_hidden=8", "batch_size=16", "learning_starts=64", "num_envs=3"]
+        ["actor_hidden=8", "critic_hidden=8", "batch_size=32", "learning_starts=64", "num_envs=3"]
             .iter()
             .map(|pair| format!("{algo}.{pair}"))
             .collect();
-    if algo == "rfm" {
-        set.push("rfm.actor_batch=8".into());
-    }
     let eval = ["eval.episodes=1", "eval.curve_episodes=1", "eval.best_of=2", "eval.every=250", "checkpoint_every=170"];
     set.extend(eval.iter().chain(more).map(ToString::to_string));
     set
@@ -136,6 +133,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// What killed writes left.
+fn leftovers(run: &Path) -> Vec<PathBuf> {
+    snapshot(run).into_keys().filter(|path| path.extension().is_some_and(|e| e == "tmp")).collect()
+}
+
 /// Steps of the rows of `progress.csv`.
 fn rows(run: &Path) -> Vec<u64> {
     let csv = fs::read_to_string(run.join("progress.csv")).unwrap();
@@ -155,6 +157,8 @@ fn a_longer_run_is_the_run_that_was_never_stopped() {
             &["env.action_repeat=3", "checkpoint_every=100000", "eval.every=97"],
             &[&one, &blocks, "checkpoint_every=60", "eval.every=100000", "env.name=cartpole"],
         ];
+        // The loop is the same for all: one algorithm goes through every case, the others through the first.
+        let cases = if *algo == "rfm" { &cases[..] } else { &cases[..1] };
         for (case, more) in cases.iter().enumerate() {
             let (whole, parts) =
                 (root.path().join(format!("{algo}-{case}")), root.path().join(format!("{algo}+{case}")));
@@ -247,8 +251,11 @@ fn sigkill_at_thirty_random_moments_changes_no_bit() {
             assert_eq!(stands(&out), stands(&whole));
             let policy = |run: &Path| fs::read(run.join("policy.flw")).unwrap();
             assert_eq!((policy(&out), rows(&out)), (policy(&whole), rows(&whole)));
-            let names = |run: &Path| snapshot(run).into_keys().map(|p| p.strip_prefix(run).unwrap().to_path_buf());
-            assert!(names(&out).eq(names(&whole)), "{:?}", names(&out).collect::<Vec<_>>());
+            let names = |run: &Path| -> Vec<PathBuf> {
+                let files = snapshot(run).into_keys();
+                files.map(|path| path.strip_prefix(run).unwrap().to_path_buf()).collect()
+            };
+            assert_eq!(names(&out), names(&whole));
             finished += 1;
         } else {
             kills += 1;
@@ -279,8 +286,7 @@ fn a_full_disk_is_a_sentence_and_nothing_is_lost() {
     assert!(last.starts_with("error: cannot write") && last.contains("free space"), "{stderr}");
     let (reached, _) = stands(&out).unwrap();
     assert!((before..4000).contains(&reached), "{reached}: {stderr}");
-    let names: Vec<_> = snapshot(&out).into_keys().filter(|p| p.to_string_lossy().contains(".tmp")).collect();
-    assert!(names.is_empty(), "{names:?}");
+    assert_eq!(leftovers(&out), Vec::<PathBuf>::new());
     resume(&out, None).0.unwrap();
     assert_eq!(stands(&out), stands(&whole));
 }
@@ -347,7 +353,7 @@ fn a_run_killed_before_its_first_checkpoint_starts_again() {
     outcome.unwrap();
     assert!(notes.iter().any(|n| n.contains("starts again from its config.toml")), "{notes:?}");
     assert_eq!((stands(&out), rows(&out)), (stands(&whole), rows(&whole)));
-    assert!(!snapshot(&out).keys().any(|p| p.to_string_lossy().contains(".tmp")));
+    assert_eq!(leftovers(&out), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -368,6 +374,7 @@ fn what_is_no_run_is_named() {
         ("short", toml.replace("gamma = 0.99\n", ""), 1, ["not complete", "rfm.gamma"]),
         ("empty", String::new(), 1, ["not complete", "config.toml"]),
         ("other", gamma, 1, ["rfm.gamma", "put it back"]),
+        ("algorithm", config("sac", 300, &[]).to_toml(), 1, ["checkpoint of rfm", "asks for sac"]),
         ("seed", toml.replace("seed = 11", "seed = 12"), 1, ["seed", "put it back"]),
     ] {
         let run = root.path().join(name);

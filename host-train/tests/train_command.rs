@@ -82,7 +82,7 @@ fn a_run_from_training_to_export() {
     assert_eq!(report["policy"].as_str().unwrap(), policy.to_str().unwrap());
     assert_eq!(
         names(&dir.path().join("run")),
-        ["checkpoints", "config.toml", "curve.svg", "policy.flw", "progress.csv"]
+        ["checkpoints", "config.toml", "curve.svg", "evaluation.json", "policy.flw", "progress.csv"]
     );
     let csv = fs::read_to_string(dir.path().join("run/progress.csv")).unwrap();
     // A header, the untrained policy, eleven evaluations along the way, the last.

@@ -1,17 +1,20 @@
 //! Fork: a puck that starts in front of a round pillar and shall reach a goal behind it. Both ways round are equally
 //! good, and their average runs into the pillar.
 //!
-//! The puck starts at rest exactly on the axis through pillar and goal, so the task is its own mirror image: at the first
-//! decision up and down are worth the same, and a policy with one mode must choose. A force of up to `thrust` along each
+//! Half of the episodes start at rest exactly on the axis through pillar and goal: at the first decision up and down are
+//! worth the same, and a policy with one mode must choose. The others start anywhere before and beside the pillar, so that
+//! whoever chose one way early goes on seeing what the other is worth; they have no label. The task is its own mirror
+//! image. A force of up to `thrust` along each
 //! axis moves it against viscous friction: `m v' = F - c v`. The reward of a step is the length of the shortest way round
-//! the pillar that the step has saved, in percent of the way from the nominal start; so an episode that reaches the goal
-//! returns about 100. It ends there, or where the puck touches the pillar, a wall or the edge of the arena.
+//! the pillar that the step has saved, 80 for the way from the nominal start, and 20 at the goal; so an episode that
+//! reaches the goal returns about 100. It ends there, or where the puck touches the pillar, a wall or the edge of the
+//! arena.
 //!
 //! A wall may close one of the ways ([`ForkParams::blocked`]); nothing shows it to the controller. Runge-Kutta of fourth
 //! order in [`SUBSTEPS`] substeps. Never panics, never allocates; deterministic to the bit on every target.
 
 use crate::mechanics::rk4;
-use crate::{ParamError, clip, params, uniform_in};
+use crate::{ParamError, clip, params, uniform, uniform_in};
 use rand_core::Rng;
 
 params! {
@@ -20,11 +23,13 @@ params! {
         /// Mass of the puck, kg.
         mass: Positive = 1.0,
         /// Largest force along each axis, N.
-        thrust: Positive = 5.0,
+        thrust: Positive = 8.0,
         /// Viscous friction, N s/m.
         friction: NonNegative = 4.0,
-        /// Radius of the pillar, m: below 0.6, the distance of the start.
-        pillar: Positive = 0.4,
+        /// Radius of the pillar, m: below 0.45, the distance of the nearest start.
+        pillar: Positive = 0.25,
+        /// Share of the episodes that start anywhere and not on the axis.
+        scatter: NonNegative = 0.5,
         /// Which way a wall closes: 0 none, 1 the upper, 2 the lower.
         blocked: NonNegative = 0.0,
         /// Time of one control step, s.
@@ -32,16 +37,16 @@ params! {
     }
 }
 
-/// Substeps of a control step, between which contact is looked for: 1 cm apart at full speed.
+/// Substeps of a control step, between which contact is looked for: 2 cm apart at full speed.
 pub const SUBSTEPS: u32 = 5;
 /// The nominal start and the goal on the axis, and the distance within which the goal is reached, m.
-const START: f64 = -0.7;
-const GOAL: f64 = 0.9;
+const START: f64 = -0.5;
+const GOAL: f64 = 0.6;
 const REACHED: f64 = 0.1;
 /// Half the side of the arena, m.
-const ARENA: f64 = 1.2;
+const ARENA: f64 = 1.0;
 /// Largest departure of the start from the nominal one, along the axis, m.
-const SPREAD: f64 = 0.1;
+const SPREAD: f64 = 0.05;
 
 /// How a [`Fork`] stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -68,6 +73,8 @@ pub struct Fork {
     pub y_dot: f64,
     params: ForkParams,
     state: ForkState,
+    /// The episode started on the axis.
+    on_axis: bool,
     /// The side on which the pillar was last passed.
     upper: bool,
 }
@@ -87,7 +94,7 @@ impl Fork {
     /// At the nominal start, at rest.
     pub fn new() -> Self {
         let params = ForkParams::default();
-        Self { x: START, y: 0.0, x_dot: 0.0, y_dot: 0.0, params, state: ForkState::Moving, upper: false }
+        Self { x: START, y: 0.0, x_dot: 0.0, y_dot: 0.0, params, state: ForkState::Moving, on_axis: true, upper: false }
     }
 
     /// The physical parameters.
@@ -100,19 +107,32 @@ impl Fork {
         let mut params = self.params;
         params.set(key, value)?;
         if params.pillar >= -START - SPREAD {
-            return Err(ParamError::OutOfRange("pillar", "below 0.6"));
+            return Err(ParamError::OutOfRange("pillar", "below 0.45"));
         }
         if ![0.0, 1.0, 2.0].contains(&params.blocked) {
             return Err(ParamError::OutOfRange("blocked", "0, 1 or 2"));
+        }
+        if params.scatter > 1.0 {
+            return Err(ParamError::OutOfRange("scatter", "a share, from 0 to 1"));
         }
         self.params = params;
         Ok(())
     }
 
-    /// A random start on the axis, at rest: the nominal one shifted by up to 0.1 m along it.
+    /// A random start at rest: the nominal one shifted by up to 0.05 m along the axis, or anywhere before and beside the
+    /// pillar for the share of [`ForkParams::scatter`].
     pub fn reset<R: Rng + ?Sized>(&mut self, rng: &mut R) {
         *self = Self { params: self.params, ..Self::new() };
+        self.on_axis = uniform(rng) >= self.params.scatter;
         self.x += uniform_in(rng, -SPREAD, SPREAD);
+        // A few tries find a place off the pillar; the nominal start is one too.
+        for _ in 0..if self.on_axis { 0 } else { 20 } {
+            let (x, y) = (uniform_in(rng, -0.9 * ARENA, 0.0), uniform_in(rng, -0.7 * ARENA, 0.7 * ARENA));
+            if libm::hypot(x, y) > self.params.pillar + REACHED {
+                (self.x, self.y) = (x, y);
+                break;
+            }
+        }
     }
 
     /// Applies forces (clipped to [-1, 1], in units of the largest) for one control step and returns the reward after it.
@@ -132,7 +152,8 @@ impl Fork {
             [self.x, self.y, self.x_dot, self.y_dot] = s;
             self.contact(x, y);
         }
-        100.0 * (before - self.distance()) / (shortest(START, 0.0, p.pillar) - REACHED)
+        let arrived = if self.state == ForkState::Reached { 20.0 } else { 0.0 };
+        80.0 * (before - self.distance()) / (shortest(START, 0.0, p.pillar) - REACHED) + arrived
     }
 
     /// Position and velocity.
@@ -145,13 +166,14 @@ impl Fork {
         self.state
     }
 
-    /// The way round the pillar that has led to the goal: `upper` or `lower`, `none` while it is not reached.
-    pub fn way(&self) -> &'static str {
-        match (self.state, self.upper) {
+    /// The way round the pillar that has led to the goal from a start on the axis: `upper` or `lower`, `none` while it is
+    /// not reached. An episode that started elsewhere has no label.
+    pub fn way(&self) -> Option<&'static str> {
+        self.on_axis.then_some(match (self.state, self.upper) {
             (ForkState::Reached, true) => "upper",
             (ForkState::Reached, false) => "lower",
             _ => "none",
-        }
+        })
     }
 
     /// What is left of the shortest way round the pillar to the rim of the goal, m.
@@ -193,14 +215,16 @@ fn shortest(x: f64, y: f64, r: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand_xoshiro::Xoshiro256PlusPlus;
+    use rand_xoshiro::rand_core::SeedableRng;
 
     /// Drives with a steady hand: out to the side, then forward, then home. Returns the sum of the rewards.
     fn drive(fork: &mut Fork, side: f64) -> f64 {
         let mut total = 0.0;
         for _ in 0..200 {
-            let (fx, fy) = if fork.x < 0.0 && fork.y.abs() < 0.5 {
+            let (fx, fy) = if fork.x < 0.0 && fork.y.abs() < 0.35 {
                 (0.0, side)
-            } else if fork.x < 0.2 {
+            } else if fork.x < 0.1 {
                 (1.0, 0.0)
             } else {
                 (2.0 * (GOAL - fork.x), -4.0 * fork.y)
@@ -219,7 +243,7 @@ mod tests {
         let (mut up, mut down) = (Fork::new(), Fork::new());
         let (a, b) = (drive(&mut up, 1.0), drive(&mut down, -1.0));
         assert_eq!((a, up.x, up.y), (b, down.x, -down.y));
-        assert_eq!((up.way(), down.way()), ("upper", "lower"));
+        assert_eq!((up.way(), down.way()), (Some("upper"), Some("lower")));
         // All of the way from the nominal start was saved.
         assert!((a - 100.0).abs() < 1e-9, "{a}");
     }
@@ -228,8 +252,8 @@ mod tests {
     fn their_average_runs_into_the_pillar() {
         let mut fork = Fork::new();
         let total: f64 = (0..20).map(|_| fork.step(1.0, 0.0)).sum();
-        assert_eq!((fork.state(), fork.way()), (ForkState::Crashed, "none"));
-        assert!(total > 0.0 && total < 25.0, "{total}");
+        assert_eq!((fork.state(), fork.way()), (ForkState::Crashed, Some("none")));
+        assert!(total > 0.0 && total < 20.0, "{total}");
     }
 
     #[test]
@@ -253,6 +277,7 @@ mod tests {
     fn moves_as_a_linear_drag_does() {
         let mut fork = Fork::new();
         (fork.x, fork.y) = (-0.7, 0.9);
+        fork.set("thrust", 5.0).unwrap();
         for step in 1..=20 {
             fork.step(0.2, -0.1);
             let t = f64::from(step) * 0.05;
@@ -266,8 +291,8 @@ mod tests {
     /// The shortest way against a search over the point of the pillar's rim where it bends.
     #[test]
     fn the_shortest_way_is_the_shortest() {
-        let r = 0.4;
-        for (x, y) in [(-0.7, 0.0), (-0.5, 0.3), (-0.2, -0.6), (0.1, 0.41), (0.6, 0.2), (-0.9, 0.9)] {
+        let r = 0.25;
+        for (x, y) in [(-0.5, 0.0), (-0.4, 0.2), (-0.2, -0.5), (0.1, 0.26), (0.5, 0.2), (-0.9, 0.9)] {
             let ours = shortest(x, y, r);
             // A taut string along a fine polygon about the pillar: leave it at any corner, for the goal or the point.
             let corners = 20_000;
@@ -302,14 +327,31 @@ mod tests {
         }
     }
 
+    /// Half of the starts are on the axis and labelled, the others are mirror-symmetric and off the pillar.
+    #[test]
+    fn starts_are_on_the_axis_or_anywhere() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
+        let mut fork = Fork::new();
+        let (mut labelled, mut above) = (0, 0);
+        for _ in 0..2000 {
+            fork.reset(&mut rng);
+            assert!(libm::hypot(fork.x, fork.y) > 0.35 && fork.x <= 0.0 && fork.state() == ForkState::Moving);
+            assert_eq!(fork.way().is_some(), fork.y == 0.0);
+            labelled += u32::from(fork.way().is_some());
+            above += u32::from(fork.y > 0.0);
+        }
+        // Five standard errors of a fair coin.
+        assert!(labelled.abs_diff(1000) < 112 && above.abs_diff((2000 - labelled) / 2) < 80, "{labelled} {above}");
+    }
+
     #[test]
     fn parameters_outside_their_range_are_refused() {
         let mut fork = Fork::new();
-        for (key, value) in [("blocked", 0.5), ("blocked", 3.0), ("pillar", 0.6), ("mass", 0.0)] {
+        for (key, value) in [("blocked", 0.5), ("blocked", 3.0), ("pillar", 0.45), ("mass", 0.0), ("scatter", 1.5)] {
             assert!(fork.set(key, value).is_err(), "{key}");
         }
         assert_eq!(fork, Fork::new());
         fork.step(f64::NAN, 0.0);
-        assert!(fork.x.is_nan() && fork.way() == "none");
+        assert!(fork.x.is_nan() && fork.way() == Some("none"));
     }
 }

@@ -203,7 +203,7 @@ impl Furuta {
     /// Upright, arm in the middle, pendulum slow and gently driven: the product of four terms in [0, 1].
     fn reward(&self, effort: f64) -> f64 {
         let upright = (libm::cos(self.alpha) + 1.0) / 2.0;
-        let centred = (1.0 + near_zero(self.theta, 1.5)) / 2.0;
+        let centred = (1.0 + 4.0 * near_zero(self.theta, 1.5)) / 5.0;
         let slow = (1.0 + 4.0 * near_zero(self.alpha_dot, 5.0)) / 5.0;
         let gentle = (4.0 + (1.0 - effort * effort)) / 5.0;
         upright * centred * slow * gentle
@@ -390,7 +390,7 @@ mod tests {
         f.set_state(0.0, 0.0, 0.0, 0.0);
         assert!((f.reward(0.0) - 1.0).abs() < 1e-15 && (f.reward(1.0) - 0.8).abs() < 1e-15);
         f.set_state(1.5, 0.0, 0.0, 5.0);
-        assert!((f.reward(0.0) - 0.55 * 0.28).abs() < 1e-12);
+        assert!((f.reward(0.0) - 0.28 * 0.28).abs() < 1e-12);
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Trainer {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let binary = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).last();
+        let binary = messages.filter_map(|m| m["executable"].as_str().map(PathBuf::from)).next_back();
         Ok(Self { root: root.to_path_buf(), binary: binary.context("cargo did not say where it put host-train")? })
     }
 
@@ -169,7 +169,8 @@ impl Clock {
             return None;
         }
         let total: f64 = names.map(|name| self.taken.get(name).map_or_else(|| mean(&all), |known| mean(known))).sum();
-        Some(total / workers as f64)
+        // The sum of no numbers is -0.
+        Some(total.max(0.0) / workers as f64)
     }
 }
 
@@ -284,6 +285,7 @@ mod tests {
         // Two of four seconds on two workers, and one that was never measured at the mean of all.
         let clock = Clock::of(root.path(), &[one]);
         assert_eq!(clock.left(["a", "a", "b"].into_iter(), 2), Some(6.0));
+        assert_eq!(told(clock.left([].into_iter(), 2)), "about 0 s left");
         assert_eq!(Clock::of(root.path(), &[training("b", 1)]).left(["b"].into_iter(), 2), None);
     }
 

@@ -220,15 +220,19 @@ impl Rfm {
     /// is limited, for early estimates are wild.
     fn update_temperature(&mut self, entropy: f32, ess: f32) {
         let c = &self.config;
+        let actor_updates = (self.count - 1) / c.actor_delay + 1;
+        let share = (actor_updates as f64 / c.anneal_updates as f64).min(1.0);
         let missing = match c.temperature_rule {
             TemperatureRule::Fixed => return,
             TemperatureRule::Annealed => {
-                let actor_updates = (self.count - 1) / c.actor_delay + 1;
-                let share = (actor_updates as f64 / c.anneal_updates as f64).min(1.0);
                 self.log_lambda = ((1.0 - share) * c.temperature.ln() + share * c.temperature_end.ln()) as f32;
                 return;
             }
-            TemperatureRule::Entropy => c.target_entropy_per_dim as f32 * self.actor.shape().act as f32 - entropy,
+            TemperatureRule::Entropy => {
+                // While values are still being learnt a cold policy would settle for the first good ones.
+                let target = (1.0 - share) * c.start_entropy_per_dim + share * c.target_entropy_per_dim;
+                target as f32 * self.actor.shape().act as f32 - entropy
+            }
             TemperatureRule::Ess => (c.target_ess as f32 * c.candidates() as f32 / ess).ln(),
         };
         // Without an estimate it stays.
@@ -265,7 +269,7 @@ impl Rfm {
 
     /// The parameters of critic `k` (0 or 1) in the artefact's layout.
     pub fn critic_params(&self, k: usize) -> Vec<f32> {
-        self.critic.one(k).to_vec()
+        self.target.one(k).to_vec()
     }
 }
 
@@ -280,7 +284,7 @@ impl Agent for Rfm {
 
     fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
         let latents = room(&mut self.memory.chosen, actions.len());
-        self.selector.draw(&self.average, &self.critic, obs, particles, Pick::Best, noise, latents);
+        self.selector.draw(&self.average, &self.target, obs, particles, Pick::Best, noise, latents);
         tanh_of(actions, latents);
     }
 
@@ -483,7 +487,12 @@ mod tests {
     fn the_temperature_finds_its_entropy() {
         let replay = bandit(&mut Noise::new(8, 0));
         for estimator in [Estimator::Mixture, Estimator::Auto] {
-            let target = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, ..RfmConfig::standard() };
+            let target = RfmConfig {
+                temperature_lr: 3e-3,
+                target_entropy_per_dim: 0.0,
+                start_entropy_per_dim: 0.0,
+                ..RfmConfig::standard()
+            };
             let mut agent = Rfm::new(&RfmConfig { estimator, ..target }, 1, 1, 1);
             (0..3000).for_each(|_| {
                 agent.update(&replay);

@@ -1,48 +1,108 @@
-//! `eval`: plays episodes with an exported policy, by the sampler that runs on the device.
+//! `eval`: plays episodes with a trained policy: a policy file by the sampler that runs on the device, a run folder by its
+//! policy file or, where its algorithm has none, by its newest checkpoint; the folder of several seeds seed by seed.
 //!
 //! A policy that lies in its run folder is evaluated with the physics it was trained with; `--set env.KEY=VALUE`
 //! changes them, which shows how a policy stands a heavier arm or a weaker motor.
 
+use super::train::spread;
 use super::{EvalArgs, Output, note};
+use crate::checkpoint;
 use crate::config::{Config, Sources};
-use crate::evaluate::{ArtefactPlayer, Protocol, env_for, evaluate, record};
+use crate::env::{self, Decision};
+use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Player, Protocol, env_for, evaluate_until, record};
+use crate::fleet;
 use crate::policy::ArtefactBytes;
+use crate::run::RunDir;
 use crate::session::describe;
+use crate::stats::{Interval, Scores};
+use crate::train::Trainer;
 use crate::transitions;
 use crate::{Error, Result};
 use cpu_time::ProcessTime;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 /// Runs the command.
 pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
-    let started = ProcessTime::now();
-    let bytes = ArtefactBytes::read(&args.policy)?;
-    let artefact = bytes.artefact()?;
-    let name = args.env.as_deref().unwrap_or(artefact.name());
-    let run_dir = args.policy.parent().filter(|dir| dir.join("config.toml").is_file());
-    let trained = run_dir.map(|dir| config_of(&dir.join("config.toml"))).transpose()?;
-    let mut physics = BTreeMap::new();
-    if let Some(config) = trained.as_ref().filter(|config| config.env.name == name) {
-        physics.clone_from(&config.env.physics);
+    let seeds = fleet::seeds_in(&args.policy);
+    if seeds.is_empty() {
+        let (evaluation, object) = one(args, &args.policy)?;
+        output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, args.best_of as usize)));
+        tell_spread(&evaluation, output);
+        output.object(&object);
+        return Ok(());
     }
-    for pair in &args.set {
-        let (key, value) = assignment(pair)?;
-        physics.insert(key, value);
+    if args.record.is_some() {
+        return Err(Error::usage(format!(
+            "--record is for one policy, and {} holds several seeds: name one of them",
+            args.policy.display()
+        )));
     }
-    let mut env = env_for(&artefact, Some(name), &physics)?;
-    let (episodes, best_of) = (args.episodes as usize, args.best_of as usize);
-    note(&format!("playing {name}: {episodes} with seed {}", args.seed));
-    let evaluation = evaluate(&artefact, &mut env, Protocol { episodes, seed: args.seed, best_of })?;
-    if let Some(path) = &args.record {
-        let rows = record(&mut ArtefactPlayer::new(artefact)?, &mut env, episodes, args.seed)?;
-        transitions::write(path, env.spec(), &rows)?;
-        note(&format!("{} transitions are in {}", rows.len(), path.display()));
+    let (mut single, mut greedy, mut objects) = (Vec::new(), Vec::new(), Vec::new());
+    for (seed, path) in &seeds {
+        let (evaluation, object) = one(args, path)?;
+        output.line(&format!("seed {seed}: {}", describe(&evaluation, args.best_of as usize)));
+        tell_ways(&evaluation, output);
+        single.push(evaluation.plain().mean);
+        greedy.extend(evaluation.best().map(|best| best.mean));
+        objects.push(object);
     }
-    let (plain, best) = (evaluation.plain(), evaluation.best());
-    output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, best_of)));
+    let (plain, best) = (Scores::of(&single), Scores::of(&greedy));
+    output.line(&format!("{} seeds, means of each: single sample {}", seeds.len(), spread(&plain)));
+    if !greedy.is_empty() {
+        output.line(&format!("{} seeds, means of each: greedy {}", seeds.len(), spread(&best)));
+    }
     output.object(&json!({
+        "seeds": seeds.len(),
+        "single": scores(&plain),
+        "greedy": (!greedy.is_empty()).then(|| scores(&best)),
+        "return_mean": plain.mean,
+        "return_best_of": (!greedy.is_empty()).then_some(best.mean),
+        "runs": objects,
+    }));
+    Ok(())
+}
+
+/// Plays one policy; the evaluation and its JSON object.
+fn one(args: &EvalArgs, path: &Path) -> Result<(Evaluation, Value)> {
+    let started = ProcessTime::now();
+    let file = if path.is_dir() { path.join("policy.flw") } else { path.to_path_buf() };
+    let run_dir = file.parent().filter(|dir| dir.join("config.toml").is_file());
+    let trained = run_dir.map(|dir| config_of(&dir.join("config.toml"))).transpose()?;
+    let (episodes, best_of) = (args.episodes as usize, args.best_of as usize);
+    let protocol = Protocol { episodes, seed: args.seed, best_of };
+    let physics = |name: &str| -> Result<BTreeMap<String, f64>> {
+        let same = trained.as_ref().filter(|config| config.env.name == name);
+        let mut physics = same.map(|config| config.env.physics.clone()).unwrap_or_default();
+        for pair in &args.set {
+            let (key, value) = assignment(pair)?;
+            physics.insert(key, value);
+        }
+        Ok(physics)
+    };
+    let (name, evaluation, policy) = match &trained {
+        Some(config) if path.is_dir() && !file.is_file() => {
+            // No artefact: the agent itself plays, out of the newest checkpoint.
+            let name = args.env.clone().unwrap_or_else(|| config.env.name.clone());
+            let mut env = Decision::new(env::make(&name, &physics(&name)?)?, config.env.action_repeat);
+            let mut trainer = restored(path, config)?;
+            let normaliser = trainer.normaliser().clone();
+            fits(&env, normaliser.mean().len(), &name, config)?;
+            let mut player = AgentPlayer::new(trainer.agent_mut(), &normaliser, &env);
+            (name, play(args, &mut player, &mut env, protocol)?, None)
+        }
+        _ => {
+            let bytes = ArtefactBytes::read(&file)?;
+            let artefact = bytes.artefact()?;
+            let name = args.env.clone().unwrap_or_else(|| artefact.name().to_string());
+            let mut env = env_for(&artefact, Some(&name), &physics(&name)?)?;
+            (name, play(args, &mut ArtefactPlayer::new(artefact)?, &mut env, protocol)?, Some(&file))
+        }
+    };
+    let (plain, best) = (evaluation.plain(), evaluation.best());
+    let object = json!({
         "env": name,
         "algo": trained.as_ref().map(|config| config.algo()),
         "seed": args.seed,
@@ -51,12 +111,81 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
         "return_mean": plain.mean,
         "return_ci95": plain.ci95.is_finite().then_some(plain.ci95),
         "return_best_of": best.map(|b| b.mean),
+        "single": scores(&Scores::of(&evaluation.returns)),
+        "greedy": evaluation.best_of.as_deref().map(|returns| scores(&Scores::of(returns))),
         "episodes": plain.n,
         "ways": evaluation.shares().map(|(single, greedy)| json!({ "single": single, "greedy": greedy })),
         "run_dir": run_dir,
-        "policy": args.policy,
-    }));
-    Ok(())
+        "policy": policy,
+    });
+    Ok((evaluation, object))
+}
+
+/// Plays the episodes and, where it was asked for, records them.
+fn play(args: &EvalArgs, player: &mut dyn Player, env: &mut Decision, protocol: Protocol) -> Result<Evaluation> {
+    note(&format!("playing {}: {} episodes with seed {}", env.spec().name, protocol.episodes, protocol.seed));
+    let evaluation = evaluate_until(player, env, protocol, &AtomicBool::new(false))?;
+    if let Some(path) = &args.record {
+        let rows = record(player, env, protocol.episodes, protocol.seed)?;
+        transitions::write(path, env.spec(), &rows)?;
+        note(&format!("{} transitions are in {}", rows.len(), path.display()));
+    }
+    Ok(evaluation)
+}
+
+/// The trainer of a run as its newest good checkpoint has it.
+fn restored(path: &Path, config: &Config) -> Result<Trainer> {
+    let Some(mut checkpoint) = checkpoint::newest(&RunDir::open(path)?.checkpoints())?.newest else {
+        return Err(Error::failure(format!(
+            "{} has neither a policy nor a checkpoint yet: `resume` starts it again",
+            path.display()
+        )));
+    };
+    let mut trainer = Trainer::new(config)?;
+    checkpoint.restore(&mut trainer)?;
+    Ok(trainer)
+}
+
+fn fits(env: &Decision, obs: usize, name: &str, config: &Config) -> Result<()> {
+    if env.spec().obs() == obs {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "the policy is for {} with {obs} observations, and {name} has {}: choose its own environment",
+        config.env.name,
+        env.spec().obs()
+    )))
+}
+
+/// The episodes' interquartile mean, interval and extremes, and the ways they took.
+fn tell_spread(evaluation: &Evaluation, output: Output) {
+    output.line(&format!("  single sample  {}", spread(&Scores::of(&evaluation.returns))));
+    if let Some(returns) = &evaluation.best_of {
+        output.line(&format!("  greedy         {}", spread(&Scores::of(returns))));
+    }
+    tell_ways(evaluation, output);
+}
+
+fn tell_ways(evaluation: &Evaluation, output: Output) {
+    let Some((single, greedy)) = evaluation.shares() else { return };
+    for (name, shares) in [("single sample", single), ("greedy", greedy)] {
+        let shares: Vec<String> = shares.iter().map(|(way, share)| format!("{way} {:.0} %", 100.0 * share)).collect();
+        if !shares.is_empty() {
+            output.line(&format!("  ways, {name}: {}", shares.join(", ")));
+        }
+    }
+}
+
+fn scores(scores: &Scores) -> Value {
+    let known = |i: Interval| i.is_known().then_some([i.low, i.high]);
+    json!({
+        "mean": scores.mean,
+        "interval95": known(scores.mean_interval),
+        "iqm": scores.iqm,
+        "iqm_interval95": known(scores.iqm_interval),
+        "min": scores.min,
+        "max": scores.max,
+    })
 }
 
 /// The configuration that lies beside a policy.

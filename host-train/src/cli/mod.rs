@@ -128,8 +128,8 @@ pub struct TrainArgs {
 /// Options of `eval`.
 #[derive(Args, Clone, Debug)]
 pub struct EvalArgs {
-    /// The exported policy
-    #[arg(long, value_name = "FILE")]
+    /// The exported policy, a run folder, or the folder of several seeds
+    #[arg(long, value_name = "FILE|RUN")]
     pub policy: PathBuf,
     /// Environment [default: the one it was trained on]
     #[arg(long, value_name = "NAME")]

@@ -27,6 +27,7 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
         total_timesteps: args.total_timesteps,
         init: args.init.as_deref(),
         replay: args.replay.as_deref(),
+        tensorboard: args.tensorboard,
         set: &args.set,
     })?;
     let interrupted = interrupt_flag()?;
@@ -114,7 +115,7 @@ pub(super) fn tell_all(parent: &Path, members: Vec<Member>, output: Output) -> R
 }
 
 /// `mean -170.1 [-176.0, -165.2], interquartile mean -169.9, from -181.0 to -160.2`.
-fn spread(scores: &Scores) -> String {
+pub(super) fn spread(scores: &Scores) -> String {
     let interval = scores.mean_interval;
     let interval =
         if interval.is_known() { format!(" [{:.1}, {:.1}]", interval.low, interval.high) } else { String::new() };

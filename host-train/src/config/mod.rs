@@ -39,6 +39,8 @@ pub struct Config {
     pub total_timesteps: u64,
     /// Control steps between checkpoints.
     pub checkpoint_every: u64,
+    /// Write TensorBoard's event files beside `progress.csv`.
+    pub tensorboard: bool,
     /// The policy that training starts from; empty for fresh networks.
     pub init: String,
     /// Recorded transitions that the replay buffer starts with; empty for none.
@@ -59,6 +61,7 @@ struct Document {
     seed: u64,
     total_timesteps: u64,
     checkpoint_every: u64,
+    tensorboard: bool,
     init: String,
     replay: String,
     env: EnvConfig,
@@ -125,6 +128,7 @@ impl Config {
             seed: 1,
             total_timesteps: spec.total_timesteps,
             checkpoint_every: points_of_the_curve(spec.total_timesteps),
+            tensorboard: false,
             init: String::new(),
             replay: String::new(),
             env: EnvConfig {
@@ -192,6 +196,7 @@ impl Config {
             seed: self.seed,
             total_timesteps: self.total_timesteps,
             checkpoint_every: self.checkpoint_every,
+            tensorboard: self.tensorboard,
             init: self.init.clone(),
             replay: self.replay.clone(),
             env: self.env.clone(),
@@ -210,8 +215,8 @@ impl Config {
         let d: Document = table.try_into()?;
         let (preset, seed, total_timesteps, checkpoint_every) =
             (d.preset, d.seed, d.total_timesteps, d.checkpoint_every);
-        let (init, replay, env, eval) = (d.init, d.replay, d.env, d.eval);
-        Ok(Self { preset, seed, total_timesteps, checkpoint_every, init, replay, env, algorithm, eval })
+        let (tensorboard, init, replay, env, eval) = (d.tensorboard, d.init, d.replay, d.env, d.eval);
+        Ok(Self { preset, seed, total_timesteps, checkpoint_every, tensorboard, init, replay, env, algorithm, eval })
     }
 
     /// Makes the environment with the physics of this configuration.

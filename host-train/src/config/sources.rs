@@ -28,6 +28,8 @@ pub struct Sources<'a> {
     pub init: Option<&'a Path>,
     /// `--replay`.
     pub replay: Option<&'a Path>,
+    /// `--tensorboard`.
+    pub tensorboard: bool,
     /// `--set key=value`, in order.
     pub set: &'a [String],
 }
@@ -71,6 +73,7 @@ impl Config {
         for (key, path) in [("init", sources.init), ("replay", sources.replay)] {
             entries.extend(path.map(|path| (key.to_string(), Value::from(path.to_string_lossy().as_ref()))));
         }
+        entries.extend(sources.tensorboard.then(|| ("tensorboard".to_string(), Value::Boolean(true))));
         if let Some(path) = sources.init {
             for (key, value) in shapes_of(path, &algo)? {
                 if set.iter().any(|(k, v)| *k == key && *v != value) {

@@ -1,4 +1,5 @@
-//! `fork`: round a pillar to a goal, by either of two equally good ways; 60 control steps of 0.05 s.
+//! `fork`: round a pillar to a goal, by either of two equally good ways; 80 control steps of 0.05 s, two to a
+//! decision.
 //!
 //! The episode ends at the goal, with a return of about 100, or where the puck touches anything. Its label says which way
 //! led to the goal.
@@ -26,14 +27,14 @@ impl ForkEnv {
                 low: vec![-1.0; 2],
                 high: vec![1.0; 2],
                 control_dt: plant.params().dt,
-                action_repeat: 1,
-                time_limit: 60,
+                action_repeat: 2,
+                time_limit: 80,
                 reward_scale: 0.1,
                 obs_mean: vec![0.0; 4],
                 obs_scale: vec![2.0, 2.0, 1.0, 1.0],
                 obs_clip: 10.0,
                 obs_unknown: false,
-                total_timesteps: 30_000,
+                total_timesteps: 40_000,
             },
             plant,
         }
@@ -74,6 +75,6 @@ impl Env for ForkEnv {
     }
 
     fn way(&self) -> Option<&'static str> {
-        Some(self.plant.way())
+        self.plant.way()
     }
 }

@@ -34,7 +34,7 @@ impl FurutaEnv {
                 obs_scale: vec![1.0, 1.0, 1.0, 0.1, 0.1],
                 obs_clip: 10.0,
                 obs_unknown: false,
-                total_timesteps: 150_000,
+                total_timesteps: 300_000,
             },
         };
         env.follow();

@@ -5,6 +5,7 @@
 //!
 //! Cost: about 2 ns a Gaussian and 1 ns a uniform number.
 
+use crate::nn::lanes::{LANES, Lane};
 use crate::nn::math::{ln, sin_cos_turn, vectorised};
 use crate::state::Visitor;
 use rand_core::{Rng, SeedableRng};
@@ -67,6 +68,15 @@ impl Noise {
             let mut block = [0.0; BLOCK];
             self.block(&mut block);
             rest.copy_from_slice(&block[..rest.len()]);
+        }
+    }
+
+    /// As [`Self::gaussian`], for lanes.
+    pub fn gaussian_lanes(&mut self, out: &mut [Lane]) {
+        for lanes in out.chunks_mut(BLOCK / LANES) {
+            let mut block = [0.0; BLOCK];
+            self.block(&mut block);
+            lanes.iter_mut().zip(block.chunks_exact(LANES)).for_each(|(lane, x)| lane.0.copy_from_slice(x));
         }
     }
 

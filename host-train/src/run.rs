@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const CONFIG: &str = "config.toml";
 
@@ -71,14 +71,18 @@ impl RunDir {
     pub fn lock(&self) -> Result<Option<File>> {
         // Not every system opens folders, and not every file system locks them: there it is left to the user.
         let Ok(folder) = File::open(&self.path) else { return Ok(None) };
-        match folder.try_lock() {
-            Ok(()) => Ok(Some(folder)),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::failure(format!(
-                "{} is being trained by another process: wait for it, or stop it first",
-                self.path.display()
-            ))),
-            Err(fs::TryLockError::Error(_)) => Ok(None),
+        // A process that ends lets go in a moment, as does a child between its fork and its exec.
+        for _ in 0..50 {
+            match folder.try_lock() {
+                Ok(()) => return Ok(Some(folder)),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(20)),
+                Err(fs::TryLockError::Error(_)) => return Ok(None),
+            }
         }
+        Err(Error::failure(format!(
+            "{} is being trained by another process: wait for it, or stop it first",
+            self.path.display()
+        )))
     }
 
     /// Removes what a process that was killed while it wrote left beside its files.
@@ -304,7 +308,6 @@ fn timestamp(now: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn config() -> Config {
         Config::preset("default", "rfm", "pendulum").unwrap()

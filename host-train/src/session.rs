@@ -203,7 +203,17 @@ impl<'a> Session<'a> {
         let before = Evaluation { returns: Vec::new(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() };
         let book =
             Book { before, after: None, rows: Vec::new(), recent: Vec::new(), next_evaluation: config.eval.every };
-        Self { config: config.clone(), run, book, saved: Vec::new(), interrupted, reporter, failed: None, events: None, _lock: lock }
+        Self {
+            config: config.clone(),
+            run,
+            book,
+            saved: Vec::new(),
+            interrupted,
+            reporter,
+            failed: None,
+            events: None,
+            _lock: lock,
+        }
     }
 
     /// Evaluates the untrained policy and trains.
@@ -364,7 +374,10 @@ impl<'a> Session<'a> {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
         if let Some(events) = &mut self.events {
-            return row.scalars().into_iter().try_for_each(|(tag, value)| events.scalar(tag, row.timesteps, value, now));
+            return row
+                .scalars()
+                .into_iter()
+                .try_for_each(|(tag, value)| events.scalar(tag, row.timesteps, value, now));
         }
         tensorboard::clear(self.run.path())?;
         let events = self.events.insert(EventFile::create(self.run.path(), now)?);

@@ -17,6 +17,7 @@ use host_train::agent::rfm::Rfm;
 use host_train::agent::sampler::Sampler;
 use host_train::config::{Config, Sources};
 use host_train::nn::critic::CriticWork;
+use host_train::nn::lanes::{Lane, pack_groups, unpack_groups};
 use host_train::noise::Noise;
 use host_train::normaliser::Normaliser;
 use host_train::policy::{ArtefactBytes, critic_shape, velocity_shape};
@@ -82,11 +83,9 @@ fn critics_and_their_action_gradients_agree() {
         noise.gaussian(&mut s);
         noise.uniform_in(&mut actions, -1.0, 1.0);
         let critic = agent.critic();
-        let mut parts = vec![0.0; critic.state_parts_len(states)];
-        critic.state_parts(&s, &mut parts);
         let mut work = CriticWork::new(critic.shape(), states, k);
         let (mut q, mut gradient) = (vec![0.0; states * k], vec![0.0; 2 * states * k]);
-        critic.minimum_and_gradient(&parts, &actions, k, &mut q, &mut gradient, &mut work);
+        critic.minimum_and_gradient(&s, &actions, k, &mut q, &mut gradient, &mut work);
 
         let params = [agent.critic_params(0), agent.critic_params(1)];
         let scalar = params.each_ref().map(|p| Critic::new(shape, p).unwrap());
@@ -143,9 +142,12 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
             noise.uniform_in(&mut t, 0.05, 0.95);
             noise.gaussian(&mut centre);
             let points = Points { x: &x, t: &t, centre: &centre };
-            let (mut draws, mut y) = (vec![0.0; n * k * ACT], vec![0.0; n * k * ACT]);
-            posterior.draw_noise(&mut draws, &mut noise);
-            posterior.candidates(points, &draws, &mut y);
+            let lanes = || vec![Lane::ZERO; posterior.lanes(n) * ACT];
+            let (mut latents, mut actions, mut slopes) = (lanes(), lanes(), lanes());
+            posterior.draw_noise(&mut latents, &mut noise);
+            posterior.candidates(points, &mut latents, &mut actions);
+            let mut y = vec![0.0; n * k * ACT];
+            unpack_groups(&latents, ACT, k, &mut y);
             // Q and its gradient from flowlet's critics, so that only the estimators are compared here.
             let (mut part, mut pre, mut a, mut b) = (vec![0.0; 24], vec![0.0; 48], vec![0.0; 24], vec![0.0; 24]);
             let (mut q, mut gradient) = (vec![0.0; n * k], vec![0.0; n * k * ACT]);
@@ -164,7 +166,11 @@ fn posterior_means_agree_for_every_proposal_and_control_variate() {
                 }
             }
             let mut estimates = Estimates::new(n, ACT);
-            posterior.estimate(points, &y, Values { q: &q, gradient: &gradient, temperature }, &mut estimates);
+            let mut values = vec![Lane::ZERO; posterior.lanes(n)];
+            pack_groups(&q, 1, k, &mut values);
+            pack_groups(&gradient, ACT, k, &mut slopes);
+            let values = Values { latents: &latents, actions: &actions, q: &values, gradient: &slopes, temperature };
+            posterior.estimate(points, values, &mut estimates);
 
             let bandwidth = rfm.bandwidth as f32;
             let mixture = Mixture { bridge, uniform, kernel, bandwidth, ..Mixture::default() };
@@ -227,8 +233,6 @@ fn flowlet_s_estimator_in_batch_is_flowlet_s_estimator() {
         noise.gaussian(&mut latent);
 
         let critic = agent.critic();
-        let mut states = vec![0.0; critic.state_parts_len(n)];
-        critic.state_parts(&s, &mut states);
         let mut work = CriticWork::new(critic.shape(), n, k);
         let mut estimates = Estimates::new(n, ACT);
         BatchEstimator::new(config.rfm().unwrap(), n, ACT).unwrap().estimate(
@@ -236,7 +240,7 @@ fn flowlet_s_estimator_in_batch_is_flowlet_s_estimator() {
             temperature,
             &mut Noise::new(6, 0),
             |actions, group, q, gradient| {
-                critic.minimum_and_gradient(&states, actions, group, q, gradient, &mut work);
+                critic.minimum_and_gradient(&s, actions, group, q, gradient, &mut work);
             },
             &mut estimates,
         );
@@ -298,10 +302,8 @@ fn the_log_density_of_the_target_is_the_trainers() {
         };
         let found = Boltzmann::new(&critics, &s, 0.2, memory).unwrap().log_density(&[latent]);
         let critic = agent.critic();
-        let mut states = vec![0.0; critic.state_parts_len(1)];
-        critic.state_parts(&s, &mut states);
         let mut q = [0.0];
-        critic.minimum(&states, &[latent.tanh()], 1, &mut q, &mut CriticWork::new(critic.shape(), 1, 1));
+        critic.minimum(&s, &[latent.tanh()], 1, &mut q, &mut CriticWork::new(critic.shape(), 1, 1));
         assert!(close(found, q[0] / 0.2 + ln_sech2(latent), 1.0));
     }
 }

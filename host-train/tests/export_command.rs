@@ -94,3 +94,25 @@ fn wrong_combinations_are_one_sentence() {
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
     }
 }
+
+#[test]
+fn a_profile_has_a_row_for_every_number_of_steps() {
+    let profile =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_host-train")).arg("profile").args(args).output().unwrap();
+    let told = report(&profile(&[POLICY, "--episodes", "2", "--json"]));
+    assert_eq!((&told["env"], &told["solver"], &told["own_steps"]), (&"pendulum".into(), &"euler".into(), &5.into()));
+    let rows = told["rows"].as_array().unwrap();
+    let steps: Vec<u64> = rows.iter().map(|row| row["steps"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 3, 5, 10]);
+    for (row, steps) in rows.iter().zip(steps) {
+        // Three observations, width 64, two layers, one action; (steps + 4) 64 + 3 + 4 floats.
+        assert_eq!(row["macs"], 3 * 64 + steps * (64 + 64 * 64 + 64));
+        assert_eq!(row["ram_bytes"], 4 * ((steps + 4) * 64 + 7));
+        assert!(row["return_mean"].as_f64().unwrap() < 0.0 && row["gain_ci95"].as_f64().is_some());
+    }
+    let text = profile(&[POLICY, "--episodes", "1"]);
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(text.contains("M4F instructions") && text.contains("no critics travel"), "{text}");
+    let other = profile(&[POLICY, "--env", "cartpole"]);
+    assert_eq!(other.status.code(), Some(2));
+}

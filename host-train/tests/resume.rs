@@ -157,6 +157,8 @@ fn a_longer_run_is_the_run_that_was_never_stopped() {
             &["env.action_repeat=3", "checkpoint_every=100000", "eval.every=97"],
             &[&one, &blocks, "checkpoint_every=60", "eval.every=100000", "env.name=cartpole"],
         ];
+        // The loop is the same for all: one algorithm goes through every case, the others through the first.
+        let cases = if *algo == "rfm" { &cases[..] } else { &cases[..1] };
         for (case, more) in cases.iter().enumerate() {
             let (whole, parts) =
                 (root.path().join(format!("{algo}-{case}")), root.path().join(format!("{algo}+{case}")));

@@ -169,7 +169,8 @@ impl Clock {
             return None;
         }
         let total: f64 = names.map(|name| self.taken.get(name).map_or_else(|| mean(&all), |known| mean(known))).sum();
-        Some(total / workers as f64)
+        // The sum of no numbers is -0.
+        Some(total.max(0.0) / workers as f64)
     }
 }
 
@@ -284,6 +285,7 @@ mod tests {
         // Two of four seconds on two workers, and one that was never measured at the mean of all.
         let clock = Clock::of(root.path(), &[one]);
         assert_eq!(clock.left(["a", "a", "b"].into_iter(), 2), Some(6.0));
+        assert_eq!(told(clock.left([].into_iter(), 2)), "about 0 s left");
         assert_eq!(Clock::of(root.path(), &[training("b", 1)]).left(["b"].into_iter(), 2), None);
     }
 

@@ -1,6 +1,7 @@
 //! What `cargo xtask` does: the test command, firmware in QEMU, and the digests that show that every target computes
 //! the same bits.
 //!
+//! * [`bench_peers`]: the trainer's speed against other programs'.
 //! * [`boards`]: the targets, read from `firmware/boards/*/board.toml`.
 //! * [`cargo`]: cargo as a child process, with an environment that does not leak from one build into another.
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
@@ -19,6 +20,7 @@
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
 
 pub mod ablation;
+pub mod bench_peers;
 pub mod boards;
 pub mod campaign;
 pub mod cargo;
@@ -59,6 +61,8 @@ pub enum Command {
     Results(results::Options),
     /// Train variants of the default agent against it, paired by seed, and write docs/ablation.md
     Ablation(ablation::Options),
+    /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
+    BenchPeers(bench_peers::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
@@ -87,6 +91,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::ProfileFit(options) => profile_fit::run(&root, &options),
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),
+        Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

@@ -150,11 +150,11 @@ fn write(root: &Path, trainer: &Trainer, options: &Options, folders: &[PathBuf],
         text,
         "`cargo xtask results --seeds {} --algos {} --envs {}{scale}`, which trains each seed by `host-train train \
          --algo A --env E --seed N` and makes table and pictures by `host-train report` and `host-train plot`. Training \
-         took {:.0} CPU-minutes in all, evaluations not counted, on {}.",
+         took {} CPU-minutes in all, evaluations not counted, on {}.",
         options.seeds,
         options.algos.join(","),
         options.envs.join(","),
-        cpu / 60.0,
+        document::number(cpu / 60.0),
         document::machine()
     )?;
     text.push_str(&settings(groups));
@@ -237,7 +237,8 @@ fn settings(groups: &[Value]) -> String {
         }
     }
     for (algo, list) in own {
-        let _ = writeln!(out, "\nOnly `{algo}` has: {}.", list.join(", "));
+        let has = if algos.len() > 1 { format!("Only `{algo}` has") } else { format!("`{algo}` has") };
+        let _ = writeln!(out, "\n{has}: {}.", list.join(", "));
     }
     out
 }

@@ -4,7 +4,7 @@
 //! bonus), then Polyak averaging. Allocates at construction and when asked for more states than ever before.
 //! Deterministic. Slices of a wrong length panic (programming errors).
 
-use super::{critic_shape, room};
+use super::critic_shape;
 use crate::config::TrainConfig;
 use crate::nn::critic::{CriticWork, TwinCritic};
 use crate::nn::elementwise::polyak;
@@ -24,7 +24,6 @@ pub struct Critics {
     work: CriticWork,
     group: usize,
     gradient: Vec<f32>,
-    states: Vec<f32>,
     values: Vec<f32>,
 }
 
@@ -42,7 +41,6 @@ impl Critics {
             work: CriticWork::new(&shape, train.batch_size, group),
             group,
             gradient: vec![0.0; params],
-            states: Vec::new(),
             values: vec![0.0; train.batch_size],
             online,
         }
@@ -52,9 +50,7 @@ impl Critics {
     /// Returns the sum over both critics of the mean squared error, and the mean of Q.
     pub fn learn(&mut self, batch: &Minibatch, next_action: &[f32], bonus: Option<&[f32]>) -> (f32, f32) {
         let values = &mut self.values[..batch.reward.len()];
-        let states = room(&mut self.states, self.target.state_parts_len(values.len()));
-        self.target.state_parts(&batch.next_obs, states);
-        self.target.minimum(states, next_action, 1, values, &mut self.work);
+        self.target.minimum(&batch.next_obs, next_action, 1, values, &mut self.work);
         if let Some(bonus) = bonus {
             values.iter_mut().zip(bonus).for_each(|(q, b)| *q += b);
         }
@@ -69,16 +65,14 @@ impl Critics {
 
     /// min(Q_1, Q_2) of the critics that learn, at `group` actions for each of the states `s`.
     pub fn minimum(&mut self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32]) {
-        self.prepare(s, q.len() / group, group);
-        let len = self.online.state_parts_len(q.len() / group);
-        self.online.minimum(&self.states[..len], actions, group, q, &mut self.work);
+        self.prepare(group);
+        self.online.minimum(s, actions, group, q, &mut self.work);
     }
 
     /// As [`Self::minimum`], with the gradient with respect to each action.
     pub fn minimum_and_gradient(&mut self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], dq: &mut [f32]) {
-        self.prepare(s, q.len() / group, group);
-        let len = self.online.state_parts_len(q.len() / group);
-        self.online.minimum_and_gradient(&self.states[..len], actions, group, q, dq, &mut self.work);
+        self.prepare(group);
+        self.online.minimum_and_gradient(s, actions, group, q, dq, &mut self.work);
     }
 
     /// Shows parameters and moments.
@@ -88,13 +82,11 @@ impl Critics {
         self.adam.visit("critic_adam", visitor);
     }
 
-    /// State parts of `n` states, and buffers that hold a group.
-    fn prepare(&mut self, s: &[f32], n: usize, group: usize) {
+    /// Makes buffers that hold a group.
+    fn prepare(&mut self, group: usize) {
         if group > self.group {
             (self.work, self.group) = (CriticWork::new(self.online.shape(), self.values.len(), group), group);
         }
-        let states = room(&mut self.states, self.online.state_parts_len(n));
-        self.online.state_parts(s, states);
     }
 }
 

@@ -5,16 +5,21 @@
 //! uniform actions, `kernel` around a policy sample; all K carry balance-heuristic weights against the mixture of the
 //! three, self-normalised. A control variate may be added: the weighted score times a coefficient.
 //!
+//! Candidates stand in lanes of [`LANES`] points (see [`crate::nn::lanes`]): per panel of points one lane a candidate and
+//! channel, so that every sum over candidates is a sum of lanes. Lanes past the last point hold arbitrary numbers.
+//!
 //! [`Posterior::candidates`] and [`Posterior::estimate`] are functions of their inputs alone, noise and critic values
 //! included, so that they can be compared with the scalar estimator of the device. Nothing allocates after
 //! construction. The critic's gradient is needed only where [`Posterior::needs_gradient`] says so.
 //!
-//! Cost: about 40 ns a candidate and channel, the critic apart.
+//! Cost: about 3 ns a candidate and channel, the critic apart.
 
 use crate::config::{ControlVariate, RfmConfig};
-use crate::nn::elementwise::softmax;
-use crate::nn::math::{atanh, ln, log_sech2, tanh, vectorised};
+use crate::nn::lanes::{LANES, Lane, pack_groups, panels, unpack_groups};
+use crate::nn::math::{atanh, exp, ln, tanh, vectorised_op};
 use crate::noise::Noise;
+use pulp::{Simd, WithSimd};
+use std::f32::consts::LN_2;
 
 /// ln(2 pi) / 2.
 const HALF_LN_TAU: f32 = 0.918_938_5;
@@ -30,13 +35,17 @@ pub struct Points<'a> {
     pub centre: &'a [f32],
 }
 
-/// What the critic says about the candidates.
+/// The candidates with what the critic says about them, in lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Values<'a> {
-    /// min Q of each candidate, `n x K`.
-    pub q: &'a [f32],
-    /// Its gradient with respect to the squashed action, `n x K x act`; empty where none is needed.
-    pub gradient: &'a [f32],
+    /// Latents, one lane a candidate and channel.
+    pub latents: &'a [Lane],
+    /// Their tanh, alike.
+    pub actions: &'a [Lane],
+    /// min Q, one lane a candidate.
+    pub q: &'a [Lane],
+    /// Its gradient with respect to the squashed action, one lane a candidate and channel; empty where none is needed.
+    pub gradient: &'a [Lane],
     /// Temperature lambda.
     pub temperature: f32,
 }
@@ -64,204 +73,357 @@ impl Estimates {
 /// The estimator's constants and scratch memory.
 #[derive(Clone, Debug)]
 pub struct Posterior {
-    act: usize,
-    bridge: usize,
-    uniform: usize,
-    kernel: usize,
-    bandwidth: f32,
+    constants: Constants,
     uniform_bound: f32,
+    panel: Panel,
+}
+
+/// What the weights depend on beside the points.
+#[derive(Clone, Copy, Debug)]
+struct Constants {
+    act: usize,
+    /// Candidates of the three proposals, and the log of their shares in the mixture, -inf for an absent one.
+    counts: [usize; 3],
+    log_share: [f32; 3],
+    bandwidth: f32,
     control_variate: ControlVariate,
     eta: f32,
     ridge: f32,
     clip: f32,
-    /// Log shares of the three proposals in the mixture; -inf for an absent one.
-    log_share: [f32; 3],
-    weights: Vec<f32>,
-    entropy_logits: Vec<f32>,
-    log_mixture: Vec<f32>,
-    scores: Vec<f32>,
+}
+
+/// One panel of points and what is found out about it.
+#[derive(Clone, Debug)]
+struct Panel {
+    x: Vec<Lane>,
+    centre: Vec<Lane>,
+    t: Lane,
+    /// One lane a candidate.
+    weights: Vec<Lane>,
+    entropy_weights: Vec<Lane>,
+    /// One lane a candidate and channel.
+    scores: Vec<Lane>,
+    mean: Vec<Lane>,
+    ess: Lane,
+    entropy: Lane,
 }
 
 impl Posterior {
     /// The estimator of a configuration, for actions of width `act`.
     pub fn new(config: &RfmConfig, act: usize) -> Self {
         let k = config.candidates();
-        let log_share = [config.bridge, config.uniform, config.kernel].map(|n| (n as f32 / k as f32).ln());
+        let counts = [config.bridge, config.uniform, config.kernel];
         Self {
-            act,
-            bridge: config.bridge,
-            uniform: config.uniform,
-            kernel: config.kernel,
-            bandwidth: config.bandwidth as f32,
+            constants: Constants {
+                act,
+                counts,
+                log_share: counts.map(|n| (n as f32 / k as f32).ln()),
+                bandwidth: config.bandwidth as f32,
+                control_variate: config.control_variate,
+                eta: config.eta as f32,
+                ridge: config.ridge as f32,
+                clip: config.clip as f32,
+            },
             uniform_bound: config.uniform_bound as f32,
-            control_variate: config.control_variate,
-            eta: config.eta as f32,
-            ridge: config.ridge as f32,
-            clip: config.clip as f32,
-            log_share,
-            weights: vec![0.0; k],
-            entropy_logits: vec![0.0; k],
-            log_mixture: vec![0.0; k],
-            scores: vec![0.0; k * act],
+            panel: Panel {
+                x: vec![Lane::ZERO; act],
+                centre: vec![Lane::ZERO; act],
+                // A time inside (0, 1) for the lanes past the last point.
+                t: Lane([0.5; LANES]),
+                weights: vec![Lane::ZERO; k],
+                entropy_weights: vec![Lane::ZERO; k],
+                scores: vec![Lane::ZERO; k * act],
+                mean: vec![Lane::ZERO; act],
+                ess: Lane::ZERO,
+                entropy: Lane::ZERO,
+            },
         }
     }
 
     /// Candidates of one point, K.
     pub fn count(&self) -> usize {
-        self.bridge + self.uniform + self.kernel
+        self.constants.counts.iter().sum()
+    }
+
+    /// Lanes of the candidates of `n` points, a channel each.
+    pub fn lanes(&self, n: usize) -> usize {
+        panels(n) * self.count()
     }
 
     /// Whether the control variate wants the critic's gradient.
     pub fn needs_gradient(&self) -> bool {
-        self.control_variate != ControlVariate::None
+        self.constants.control_variate != ControlVariate::None
     }
 
-    /// Draws the noise of `out.len() / (K act)` points: Gaussian for bridge and kernel candidates, uniform actions for
-    /// the uniform ones, in that order of candidates: bridge, uniform, kernel.
-    pub fn draw_noise(&self, out: &mut [f32], noise: &mut Noise) {
-        let (uniform_from, uniform_to) = (self.bridge * self.act, (self.bridge + self.uniform) * self.act);
-        noise.gaussian(out);
-        for point in out.chunks_exact_mut(self.count() * self.act) {
-            noise.uniform_in(&mut point[uniform_from..uniform_to], -self.uniform_bound, self.uniform_bound);
+    /// Draws the noise of candidates, a lane each candidate and channel: Gaussian for bridge and kernel candidates,
+    /// uniform actions for the uniform ones, in that order of candidates: bridge, uniform, kernel.
+    pub fn draw_noise(&self, out: &mut [Lane], noise: &mut Noise) {
+        let [bridge, uniform, _] = self.constants.counts.map(|n| n * self.constants.act);
+        for panel in out.chunks_exact_mut(self.count() * self.constants.act) {
+            let (gaussian, rest) = panel.split_at_mut(bridge);
+            let (actions, more) = rest.split_at_mut(uniform);
+            noise.gaussian_lanes(gaussian);
+            actions.iter_mut().for_each(|a| noise.uniform_in(&mut a.0, -self.uniform_bound, self.uniform_bound));
+            noise.gaussian_lanes(more);
         }
     }
 
-    /// The candidates y, `n x K x act`, that `noise` (laid out alike) makes.
-    pub fn candidates(&self, points: Points<'_>, noise: &[f32], y: &mut [f32]) {
-        let act = self.act;
-        let row = self.count() * act;
-        let each = y.chunks_exact_mut(row).zip(noise.chunks_exact(row));
-        let points = points.x.chunks_exact(act).zip(points.centre.chunks_exact(act)).zip(points.t);
-        for ((y, noise), ((x, centre), &t)) in each.zip(points) {
-            let (bridge, rest) = y.split_at_mut(self.bridge * act);
-            let (uniform, kernel) = rest.split_at_mut(self.uniform * act);
-            let (bridge_noise, rest) = noise.split_at(self.bridge * act);
-            let (uniform_noise, kernel_noise) = rest.split_at(self.uniform * act);
-            for (y, e) in bridge.chunks_exact_mut(act).zip(bridge_noise.chunks_exact(act)) {
-                for ((y, e), x) in y.iter_mut().zip(e).zip(x) {
-                    *y = (x - (1.0 - t) * e) / t;
-                }
-            }
-            vectorised(|| uniform.iter_mut().zip(uniform_noise).for_each(|(y, &a)| *y = atanh(a)));
-            for (y, e) in kernel.chunks_exact_mut(act).zip(kernel_noise.chunks_exact(act)) {
-                for ((y, e), p) in y.iter_mut().zip(e).zip(centre) {
-                    *y = p + self.bandwidth * e;
-                }
-            }
+    /// Turns the noise in `latents` into the candidates that it makes, and writes their tanh to `actions`.
+    pub fn candidates(&mut self, points: Points<'_>, latents: &mut [Lane], actions: &mut [Lane]) {
+        let row = self.count() * self.constants.act;
+        let each = latents.chunks_exact_mut(row).zip(actions.chunks_exact_mut(row));
+        for (p, (latents, actions)) in each.enumerate() {
+            self.panel.take(points, p, self.constants.act);
+            vectorised_op(Place { constants: self.constants, panel: &self.panel, latents, actions });
         }
     }
 
     /// Posterior means, effective sample sizes and entropies from candidates and the critic's word on them.
-    pub fn estimate(&mut self, points: Points<'_>, y: &[f32], values: Values<'_>, out: &mut Estimates) {
-        let (act, k) = (self.act, self.count());
-        for (i, y) in y.chunks_exact(k * act).enumerate() {
-            let x = &points.x[i * act..(i + 1) * act];
-            let centre = &points.centre[i * act..(i + 1) * act];
-            let q = &values.q[i * k..(i + 1) * k];
-            let (t, inverse) = (points.t[i], 1.0 / values.temperature);
-            self.weigh(x, t, centre, y, q, inverse);
-
-            let mean = &mut out.mean[i * act..(i + 1) * act];
-            mean.fill(0.0);
-            for (y, w) in y.chunks_exact(act).zip(&self.weights) {
-                mean.iter_mut().zip(y).for_each(|(m, y)| *m += w * y);
-            }
-            out.ess[i] = 1.0 / self.weights.iter().map(|w| w * w).sum::<f32>();
-
-            // H = log Z - E[Q / lambda] over the target, with Z = E_mixture[target / mixture].
-            let log_z = softmax(&mut self.entropy_logits) - (k as f32).ln();
-            let expected: f32 = self.entropy_logits.iter().zip(q).map(|(w, q)| w * q * inverse).sum();
-            out.entropy[i] = log_z - expected;
-
-            if self.needs_gradient() {
-                let gradient = &values.gradient[i * k * act..(i + 1) * k * act];
-                self.score(x, t, y, gradient, inverse);
-                self.control(t, y, mean);
-            }
+    pub fn estimate(&mut self, points: Points<'_>, values: Values<'_>, out: &mut Estimates) {
+        let (act, k) = (self.constants.act, self.count());
+        let row = k * act;
+        for (p, q) in values.q.chunks_exact(k).enumerate() {
+            let panel = &mut self.panel;
+            panel.take(points, p, act);
+            let cut = |lanes| if <[Lane]>::is_empty(lanes) { &[] } else { &lanes[p * row..(p + 1) * row] };
+            let (latents, actions, gradient) = (cut(values.latents), cut(values.actions), cut(values.gradient));
+            let inverse = 1.0 / values.temperature;
+            vectorised_op(Weigh { constants: self.constants, panel, latents, actions, q, gradient, inverse });
+            let (from, to) = (p * LANES, (p * LANES + LANES).min(points.t.len()));
+            unpack_groups(&panel.mean, act, 1, &mut out.mean[from * act..to * act]);
+            out.ess[from..to].copy_from_slice(&panel.ess.0[..to - from]);
+            out.entropy[from..to].copy_from_slice(&panel.entropy.0[..to - from]);
         }
     }
+}
 
-    /// Fills `weights` (normalised) and `entropy_logits`, the log of target over mixture.
-    fn weigh(&mut self, x: &[f32], t: f32, centre: &[f32], y: &[f32], q: &[f32], inverse: f32) {
-        let act = self.act;
-        let d = act as f32;
-        let [share_bridge, share_uniform, share_kernel] = self.log_share;
-        let bridge_constant = -d * (ln((1.0 - t) / t) + HALF_LN_TAU);
-        let uniform_constant = -d * std::f32::consts::LN_2;
-        let kernel_constant = -d * (self.bandwidth.ln() + HALF_LN_TAU);
-        let (to_source, to_kernel) = (1.0 / (1.0 - t), 1.0 / self.bandwidth);
-        let (weights, logits, mixture) = (&mut self.weights, &mut self.entropy_logits, &mut self.log_mixture);
-        vectorised(|| {
-            for (c, y) in y.chunks_exact(act).enumerate() {
-                let (mut source, mut near, mut jacobian) = (0.0, 0.0, 0.0);
-                for ((&y, &x), &p) in y.iter().zip(x).zip(centre) {
-                    let x0 = (x - t * y) * to_source;
-                    let z = (y - p) * to_kernel;
-                    source += x0 * x0;
-                    near += z * z;
-                    jacobian += log_sech2(y);
+impl Panel {
+    /// Takes the points of panel `p`.
+    fn take(&mut self, points: Points<'_>, p: usize, act: usize) {
+        let (from, to) = (p * LANES, (p * LANES + LANES).min(points.t.len()));
+        pack_groups(&points.x[from * act..to * act], act, 1, &mut self.x);
+        pack_groups(&points.centre[from * act..to * act], act, 1, &mut self.centre);
+        self.t.0[..to - from].copy_from_slice(&points.t[from..to]);
+    }
+}
+
+/// A number for each lane from the numbers of the lanes.
+#[inline(always)]
+fn lane(f: impl Fn(usize) -> f32) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = f(i);
+    }
+    out
+}
+
+/// The work of [`Posterior::candidates`] on one panel. Operations rather than closures, so that they are inlined.
+struct Place<'a> {
+    constants: Constants,
+    panel: &'a Panel,
+    latents: &'a mut [Lane],
+    actions: &'a mut [Lane],
+}
+
+impl WithSimd for Place<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Constants { act, counts, bandwidth, .. } = self.constants;
+        let t = &self.panel.t.0;
+        let inverse = lane(|i| 1.0 / t[i]);
+        let spread = lane(|i| (1.0 - t[i]) * inverse[i]);
+        for (c, y) in self.latents.chunks_exact_mut(act).enumerate() {
+            for ((y, x), p) in y.iter_mut().zip(&self.panel.x).zip(&self.panel.centre) {
+                if c < counts[0] {
+                    y.0 = lane(|i| x.0[i] * inverse[i] - spread[i] * y.0[i]);
+                } else if c < counts[0] + counts[1] {
+                    y.0 = lane(|i| atanh(y.0[i]));
+                } else {
+                    y.0 = lane(|i| p.0[i] + bandwidth * y.0[i]);
                 }
-                let bridge = bridge_constant - 0.5 * source;
-                let parts = [
-                    share_bridge + bridge,
-                    share_uniform + uniform_constant + jacobian,
-                    share_kernel + kernel_constant - 0.5 * near,
-                ];
-                mixture[c] = log_sum_exp(parts);
-                logits[c] = q[c] * inverse + jacobian - mixture[c];
-                weights[c] = logits[c] + bridge;
             }
-        });
-        softmax(&mut self.weights);
+        }
+        for (a, y) in self.actions.iter_mut().zip(self.latents.iter()) {
+            a.0 = lane(|i| tanh(y.0[i]));
+        }
+    }
+}
+
+/// The work of [`Posterior::estimate`] on one panel.
+struct Weigh<'a> {
+    constants: Constants,
+    panel: &'a mut Panel,
+    latents: &'a [Lane],
+    actions: &'a [Lane],
+    q: &'a [Lane],
+    gradient: &'a [Lane],
+    inverse: f32,
+}
+
+impl WithSimd for Weigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) {
+        self.weigh();
+        let Panel { weights, entropy_weights, mean, ess, entropy, .. } = &mut *self.panel;
+        let act = self.constants.act;
+        softmax(weights);
+        let mut squares = [0.0; LANES];
+        for w in weights.iter() {
+            squares = lane(|i| squares[i] + w.0[i] * w.0[i]);
+        }
+        ess.0 = lane(|i| 1.0 / squares[i]);
+        for (j, mean) in mean.iter_mut().enumerate() {
+            mean.0 = weighted(weights, |c, i| self.latents[c * act + j].0[i]);
+        }
+        // H = log Z - E[Q / lambda] over the target, with Z = E_mixture[target / mixture].
+        let log_z = softmax(entropy_weights);
+        let expected = weighted(entropy_weights, |c, i| self.q[c].0[i]);
+        let log_k = (weights.len() as f32).ln();
+        entropy.0 = lane(|i| log_z[i] - log_k - expected[i] * self.inverse);
+        if self.constants.control_variate != ControlVariate::None {
+            self.score();
+            self.control();
+        }
+    }
+}
+
+impl Weigh<'_> {
+    /// Fills both weights with their logarithms, not yet normalised: target over mixture, and that times the bridge.
+    #[inline(always)]
+    fn weigh(&mut self) {
+        let Constants { act, counts, log_share, bandwidth, .. } = self.constants;
+        let Panel { x, centre, t, weights, entropy_weights, .. } = &mut *self.panel;
+        let d = act as f32;
+        let to_source = lane(|i| 1.0 / (1.0 - t.0[i]));
+        let bridge_constant = lane(|i| -d * (ln((1.0 - t.0[i]) / t.0[i]) + HALF_LN_TAU));
+        let kernel_constant = -d * (bandwidth.ln() + HALF_LN_TAU);
+        let to_kernel = 1.0 / bandwidth;
+        let each = weights.iter_mut().zip(entropy_weights).zip(self.latents.chunks_exact(act)).zip(self.q);
+        for (((weight, entropy_weight), y), q) in each {
+            let (mut source, mut near) = ([0.0; LANES], [0.0; LANES]);
+            for ((y, x), p) in y.iter().zip(x.iter()).zip(centre.iter()) {
+                let x0 = lane(|i| (x.0[i] - t.0[i] * y.0[i]) * to_source[i]);
+                source = lane(|i| source[i] + x0[i] * x0[i]);
+                if counts[2] > 0 {
+                    let z = lane(|i| (y.0[i] - p.0[i]) * to_kernel);
+                    near = lane(|i| near[i] + z[i] * z[i]);
+                }
+            }
+            let jacobian = log_jacobian(y);
+            let bridge = lane(|i| bridge_constant[i] - 0.5 * source[i]);
+            let mixture = if counts[1] + counts[2] == 0 {
+                bridge
+            } else {
+                let uniform = lane(|i| log_share[1] - d * LN_2 + jacobian[i]);
+                let kernel = lane(|i| log_share[2] + kernel_constant - 0.5 * near[i]);
+                lane(|i| log_sum_exp([log_share[0] + bridge[i], uniform[i], kernel[i]]))
+            };
+            entropy_weight.0 = lane(|i| q.0[i] * self.inverse + jacobian[i] - mixture[i]);
+            weight.0 = lane(|i| entropy_weight.0[i] + bridge[i]);
+        }
     }
 
     /// Fills `scores` with s_1 = grad log p_1(y) + (t / (1 - t)) x_0, the log derivative of the data posterior.
-    fn score(&mut self, x: &[f32], t: f32, y: &[f32], gradient: &[f32], inverse: f32) {
-        let act = self.act;
-        let (to_source, ratio) = (1.0 / (1.0 - t), t / (1.0 - t));
-        let rows = self.scores.chunks_exact_mut(act).zip(y.chunks_exact(act)).zip(gradient.chunks_exact(act));
-        vectorised(|| {
-            for ((score, y), gradient) in rows {
-                for (((s, &y), &g), &x) in score.iter_mut().zip(y).zip(gradient).zip(x) {
-                    let a = tanh(y);
-                    *s = (1.0 - a * a) * g * inverse - 2.0 * a + ratio * (x - t * y) * to_source;
-                }
+    #[inline(always)]
+    fn score(&mut self) {
+        let act = self.constants.act;
+        let Panel { x, t, scores, .. } = &mut *self.panel;
+        let ratio = lane(|i| t.0[i] / ((1.0 - t.0[i]) * (1.0 - t.0[i])));
+        let rows = scores.chunks_exact_mut(act).zip(self.latents.chunks_exact(act));
+        let critic = self.actions.chunks_exact(act).zip(self.gradient.chunks_exact(act));
+        for ((score, y), (a, g)) in rows.zip(critic) {
+            for (((s, y), (a, g)), x) in score.iter_mut().zip(y).zip(a.iter().zip(g)).zip(x.iter()) {
+                s.0 = lane(|i| {
+                    let pull = (1.0 - a.0[i] * a.0[i]) * g.0[i] * self.inverse - 2.0 * a.0[i];
+                    pull + ratio[i] * (x.0[i] - t.0[i] * y.0[i])
+                });
             }
-        });
-    }
-
-    /// Adds the control variate to `mean`: coefficient times weighted score, channel by channel.
-    fn control(&self, t: f32, y: &[f32], mean: &mut [f32]) {
-        let act = self.act;
-        for (j, mean) in mean.iter_mut().enumerate() {
-            let column = |v: &'_ [f32], c: usize| v[c * act + j];
-            let weighted =
-                |f: &dyn Fn(usize) -> f32| -> f32 { self.weights.iter().enumerate().map(|(c, w)| w * f(c)).sum() };
-            let average = weighted(&|c| column(&self.scores, c));
-            let coefficient = match self.control_variate {
-                ControlVariate::None => 0.0,
-                ControlVariate::Eta => self.eta * ((1.0 - t) / t) * ((1.0 - t) / t),
-                ControlVariate::Diagonal => {
-                    let centred = |c: usize| column(&self.scores, c) - average;
-                    let cross = weighted(&|c| self.weights[c] * (column(y, c) - *mean) * centred(c));
-                    let square = weighted(&|c| self.weights[c] * centred(c) * centred(c));
-                    (-cross / (square + self.ridge)).clamp(-self.clip, self.clip)
-                }
-                ControlVariate::Fisher => {
-                    let square = weighted(&|c| column(&self.scores, c) * column(&self.scores, c));
-                    // A vanishing score needs no correction, and would divide by zero.
-                    if square > f32::MIN_POSITIVE { 1.0 / square } else { 0.0 }
-                }
-            };
-            *mean += coefficient * average;
         }
     }
+
+    /// Adds the control variate to the mean: coefficient times weighted score, channel by channel.
+    #[inline(always)]
+    fn control(&mut self) {
+        let Constants { act, control_variate, eta, ridge, clip, .. } = self.constants;
+        let Panel { t, weights, scores, mean, .. } = &mut *self.panel;
+        for (j, mean) in mean.iter_mut().enumerate() {
+            let average = weighted(weights, |c, i| scores[c * act + j].0[i]);
+            let coefficient = match control_variate {
+                ControlVariate::None => [0.0; LANES],
+                ControlVariate::Eta => lane(|i| eta * ((1.0 - t.0[i]) / t.0[i]) * ((1.0 - t.0[i]) / t.0[i])),
+                ControlVariate::Diagonal => {
+                    let (mut cross, mut square) = ([0.0; LANES], [0.0; LANES]);
+                    for (c, w) in weights.iter().enumerate() {
+                        let (s, y) = (&scores[c * act + j].0, &self.latents[c * act + j].0);
+                        let centred = lane(|i| w.0[i] * (s[i] - average[i]));
+                        cross = lane(|i| cross[i] + centred[i] * w.0[i] * (y[i] - mean.0[i]));
+                        square = lane(|i| square[i] + centred[i] * centred[i]);
+                    }
+                    lane(|i| (-cross[i] / (square[i] + ridge)).clamp(-clip, clip))
+                }
+                ControlVariate::Fisher => {
+                    let square = weighted(weights, |c, i| scores[c * act + j].0[i] * scores[c * act + j].0[i]);
+                    // A vanishing score needs no correction, and would divide by zero.
+                    lane(|i| if square[i] > f32::MIN_POSITIVE { 1.0 / square[i] } else { 0.0 })
+                }
+            };
+            mean.0 = lane(|i| mean.0[i] + coefficient[i] * average[i]);
+        }
+    }
+}
+
+/// log prod_j sech^2 y_j = 2 sum_j (ln 2 - |y_j| - ln(1 + e^(-2 |y_j|))), with one logarithm for many channels.
+#[inline(always)]
+fn log_jacobian(y: &[Lane]) -> [f32; LANES] {
+    let mut sum = [0.0; LANES];
+    // The product is at most 2^64.
+    for y in y.chunks(64) {
+        let mut product = [1.0; LANES];
+        for y in y {
+            sum = lane(|i| sum[i] + (LN_2 - y.0[i].abs()));
+            product = lane(|i| product[i] * (1.0 + exp(-2.0 * y.0[i].abs())));
+        }
+        sum = lane(|i| sum[i] - ln(product[i]));
+    }
+    lane(|i| 2.0 * sum[i])
+}
+
+/// The sum over candidates of weight times `f`.
+#[inline(always)]
+fn weighted(weights: &[Lane], f: impl Fn(usize, usize) -> f32) -> [f32; LANES] {
+    let mut sum = [0.0; LANES];
+    for (c, w) in weights.iter().enumerate() {
+        sum = lane(|i| sum[i] + w.0[i] * f(c, i));
+    }
+    sum
+}
+
+/// Softmax over candidates in place; returns log sum exp.
+#[inline(always)]
+fn softmax(logits: &mut [Lane]) -> [f32; LANES] {
+    let mut top = [f32::NEG_INFINITY; LANES];
+    for l in logits.iter() {
+        top = lane(|i| if l.0[i] > top[i] { l.0[i] } else { top[i] });
+    }
+    let mut sum = [0.0; LANES];
+    for l in logits.iter_mut() {
+        l.0 = lane(|i| exp(l.0[i] - top[i]));
+        sum = lane(|i| sum[i] + l.0[i]);
+    }
+    let inverse = lane(|i| 1.0 / sum[i]);
+    for l in logits.iter_mut() {
+        l.0 = lane(|i| l.0[i] * inverse[i]);
+    }
+    lane(|i| top[i] + ln(sum[i]))
 }
 
 /// log(e^a + e^b + e^c) where at least one is finite.
 #[inline(always)]
 fn log_sum_exp(parts: [f32; 3]) -> f32 {
-    use crate::nn::math::exp;
     let top = parts[0].max(parts[1]).max(parts[2]);
     // An absent proposal has share zero: its term must be exactly nothing.
     let term = |p: f32| if p == f32::NEG_INFINITY { 0.0 } else { exp(p - top) };
@@ -287,6 +449,33 @@ mod tests {
         let q = a.chunks(act).map(|a| a.iter().enumerate().map(|(j, a)| (3.0 * a + j as f64).sin()).sum::<f64>());
         let gradient = a.iter().enumerate().map(|(i, a)| (3.0 * (3.0 * a + (i % act) as f64).cos()) as f32);
         (q.map(|q| q as f32).collect(), gradient.collect())
+    }
+
+    /// The estimates of `points`, with a critic that takes and gives rows, state by state.
+    fn estimate(
+        config: &RfmConfig,
+        act: usize,
+        points: Points<'_>,
+        temperature: f32,
+        noise: &mut Noise,
+        mut critic: impl FnMut(&[f32]) -> (Vec<f32>, Vec<f32>),
+    ) -> Estimates {
+        let mut posterior = Posterior::new(config, act);
+        let (n, k) = (points.t.len(), posterior.count());
+        let lanes = || vec![Lane::ZERO; posterior.lanes(n) * act];
+        let (mut latents, mut actions, mut slopes) = (lanes(), lanes(), lanes());
+        posterior.draw_noise(&mut latents, noise);
+        posterior.candidates(points, &mut latents, &mut actions);
+        let mut rows = vec![0.0; n * k * act];
+        unpack_groups(&latents, act, k, &mut rows);
+        let (values, gradient) = critic(&rows);
+        let mut q = vec![Lane::ZERO; posterior.lanes(n)];
+        pack_groups(&values, 1, k, &mut q);
+        pack_groups(&gradient, act, k, &mut slopes);
+        let mut out = Estimates::new(n, act);
+        let values = Values { latents: &latents, actions: &actions, q: &q, gradient: &slopes, temperature };
+        posterior.estimate(points, values, &mut out);
+        out
     }
 
     /// One point by the formulas, candidate by candidate, in f64: mean, effective sample size, entropy.
@@ -367,15 +556,13 @@ mod tests {
             noise.gaussian(&mut x);
             noise.gaussian(&mut centre);
             noise.uniform_in(&mut t, 0.05, 0.95);
-            let mut posterior = Posterior::new(&config, act);
-            let (mut e, mut y) = (vec![0.0; n * 8 * act], vec![0.0; n * 8 * act]);
-            posterior.draw_noise(&mut e, &mut noise);
             let points = Points { x: &x, t: &t, centre: &centre };
-            posterior.candidates(points, &e, &mut y);
-            let (q, gradient) = critic(&y, act);
-            let values = Values { q: &q, gradient: &gradient, temperature: 0.2 };
-            let mut out = Estimates::new(n, act);
-            posterior.estimate(points, &y, values, &mut out);
+            let (mut y, mut q, mut gradient) = (Vec::new(), Vec::new(), Vec::new());
+            let out = estimate(&config, act, points, 0.2, &mut noise, |rows| {
+                (q, gradient) = critic(rows, act);
+                y = rows.to_vec();
+                (q.clone(), gradient.clone())
+            });
             for i in 0..n {
                 let cut = |v: &[f32], width: usize| wide(&v[i * width..(i + 1) * width]);
                 let (mean, ess, entropy) = reference(
@@ -419,15 +606,8 @@ mod tests {
             let (mean, entropy) = (moment / mass, z.ln() - energy / z);
             for (mixture, variate) in MIXTURES.into_iter().flat_map(|m| VARIATES.map(|v| (m, v))) {
                 let config = config(mixture, 5000, variate);
-                let mut posterior = Posterior::new(&config, 1);
-                let mut noise = Noise::new(6, 0);
-                let (mut e, mut y) = (vec![0.0; 40_000], vec![0.0; 40_000]);
-                posterior.draw_noise(&mut e, &mut noise);
                 let points = Points { x: &x, t: &[t], centre: &centre };
-                posterior.candidates(points, &e, &mut y);
-                let (q, gradient) = critic(&y, 1);
-                let mut out = Estimates::new(1, 1);
-                posterior.estimate(points, &y, Values { q: &q, gradient: &gradient, temperature }, &mut out);
+                let out = estimate(&config, 1, points, temperature, &mut Noise::new(6, 0), |y| critic(y, 1));
                 let got = f64::from(out.mean[0]);
                 // A fixed coefficient carries the score's own noise, by (1 - t)^2 / t^2.
                 let noise = if variate == ControlVariate::Eta { (1.0 / f64::from(t) - 1.0).powi(2) } else { 0.0 };
@@ -443,10 +623,12 @@ mod tests {
     #[test]
     fn candidates_follow_their_proposals() {
         let config = config((1, 1, 1), 20_000, ControlVariate::None);
-        let posterior = Posterior::new(&config, 1);
-        let (mut e, mut y) = (vec![0.0; 60_000], vec![0.0; 60_000]);
-        posterior.draw_noise(&mut e, &mut Noise::new(7, 0));
-        posterior.candidates(Points { x: &[0.5], t: &[0.25], centre: &[-0.7] }, &e, &mut y);
+        let mut y = Vec::new();
+        let points = Points { x: &[0.5], t: &[0.25], centre: &[-0.7] };
+        estimate(&config, 1, points, 1.0, &mut Noise::new(7, 0), |rows| {
+            y = rows.to_vec();
+            critic(rows, 1)
+        });
         let moments = |v: &[f32]| {
             let mean = wide(v).iter().sum::<f64>() / v.len() as f64;
             (mean, (wide(v).iter().map(|v| (v - mean).powi(2)).sum::<f64>() / v.len() as f64).sqrt())

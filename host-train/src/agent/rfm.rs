@@ -24,9 +24,10 @@ use super::room;
 use super::select::{Pick, Selector};
 pub use super::velocity_shape;
 use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, critic_shape, mean};
-use crate::config::{ActorAt, Estimator, RfmConfig, TemperatureRule, Twins};
+use crate::config::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
+use crate::nn::lanes::{Lane, pack_groups, panels};
 use crate::nn::optim::Adam;
 use crate::nn::velocity::{VelocityNet, VelocityShape, VelocityWork};
 use crate::noise::Noise;
@@ -68,21 +69,26 @@ struct Memory {
     actor_work: VelocityWork,
     critic_gradient: Vec<f32>,
     actor_gradient: Vec<f32>,
-    states: Vec<f32>,
     next_latent: Vec<f32>,
     next_action: Vec<f32>,
     target_q: Vec<f32>,
     latent: Vec<f32>,
     x: Vec<f32>,
     t: Vec<f32>,
-    candidate_noise: Vec<f32>,
-    candidates: Vec<f32>,
-    candidate_actions: Vec<f32>,
-    candidate_q: Vec<f32>,
-    candidate_gradient: Vec<f32>,
+    candidates: Candidates,
     estimates: Estimates,
     velocity_target: Vec<f32>,
     chosen: Vec<f32>,
+}
+
+/// The candidates of all points and what the critic says about them, in lanes of points.
+#[derive(Clone, Debug)]
+struct Candidates {
+    states: Vec<Lane>,
+    latents: Vec<Lane>,
+    actions: Vec<Lane>,
+    q: Vec<Lane>,
+    gradient: Vec<Lane>,
 }
 
 impl Rfm {
@@ -138,11 +144,10 @@ impl Rfm {
     fn update_critics(&mut self) -> (f32, f32) {
         let m = &mut self.memory;
         tanh_of(&mut m.next_action, &m.next_latent);
-        let states = room(&mut m.states, self.target.state_parts_len(m.target_q.len()));
-        self.target.state_parts(&m.batch.next_obs, states);
+        let (s, a) = (&m.batch.next_obs, &m.next_action);
         match self.config.target_twins {
-            Twins::Min => self.target.minimum(states, &m.next_action, 1, &mut m.target_q, &mut m.critic_work),
-            Twins::Mean => self.target.mean(states, &m.next_action, 1, &mut m.target_q, &mut m.critic_work),
+            Twins::Min => self.target.minimum(s, a, 1, &mut m.target_q, &mut m.critic_work),
+            Twins::Mean => self.target.mean(s, a, 1, &mut m.target_q, &mut m.critic_work),
         }
         let gamma = self.config.train.gamma as f32;
         for ((q, r), mask) in m.target_q.iter_mut().zip(&m.batch.reward).zip(&m.batch.mask) {
@@ -174,28 +179,22 @@ impl Rfm {
             ActorAt::Next => &m.batch.next_obs[..n * obs],
             ActorAt::Current => &m.batch.obs[..n * obs],
         };
-        let states = room(&mut m.states, self.critic.state_parts_len(n));
-        self.critic.state_parts(s, states);
         let points = Points { x: &m.x, t: &m.t, centre: &m.latent };
+        let (critic, work) = (&self.critic, &mut m.critic_work);
         if let Some(batch) = &mut self.batch {
-            let (critic, work) = (&self.critic, &mut m.critic_work);
             let critic = |actions: &[f32], group: usize, q: &mut [f32], gradient: &mut [f32]| {
-                critic.minimum_and_gradient(states, actions, group, q, gradient, work);
+                critic.minimum_and_gradient(s, actions, group, q, gradient, work);
             };
             batch.estimate(points, temperature, &mut self.updates, critic, &mut m.estimates);
             return;
         }
-        self.posterior.draw_noise(&mut m.candidate_noise, &mut self.updates);
-        self.posterior.candidates(points, &m.candidate_noise, &mut m.candidates);
-        tanh_of(&mut m.candidate_actions, &m.candidates);
-        let (actions, q, work) = (&m.candidate_actions, &mut m.candidate_q, &mut m.critic_work);
-        if self.posterior.needs_gradient() {
-            self.critic.minimum_and_gradient(states, actions, k, q, &mut m.candidate_gradient, work);
-        } else {
-            self.critic.minimum(states, actions, k, q, work);
-        }
-        let values = Values { q, gradient: &m.candidate_gradient, temperature };
-        self.posterior.estimate(points, &m.candidates, values, &mut m.estimates);
+        let c = &mut m.candidates;
+        pack_groups(s, obs, 1, &mut c.states);
+        self.posterior.draw_noise(&mut c.latents, &mut self.updates);
+        self.posterior.candidates(points, &mut c.latents, &mut c.actions);
+        critic.candidates(&c.states, &c.actions, k, n, &mut c.q, &mut c.gradient, work);
+        let Candidates { latents, actions, q, gradient, .. } = c;
+        self.posterior.estimate(points, Values { latents, actions, q, gradient, temperature }, &mut m.estimates);
     }
 
     /// Step 5: the actor's regression. Returns the loss and the norm of its gradient.
@@ -270,7 +269,7 @@ impl Rfm {
 
     /// The parameters of critic `k` (0 or 1) in the artefact's layout.
     pub fn critic_params(&self, k: usize) -> Vec<f32> {
-        self.critic.one(k).to_vec()
+        self.target.one(k).to_vec()
     }
 }
 
@@ -285,7 +284,7 @@ impl Agent for Rfm {
 
     fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
         let latents = room(&mut self.memory.chosen, actions.len());
-        self.selector.draw(&self.average, &self.critic, obs, particles, Pick::Best, noise, latents);
+        self.selector.draw(&self.average, &self.target, obs, particles, Pick::Best, noise, latents);
         tanh_of(actions, latents);
     }
 
@@ -363,25 +362,28 @@ impl Memory {
         let (n, m, k) = (config.train.batch_size, config.actor_batch, config.candidates());
         let (obs, act) = (velocity.obs, velocity.act);
         // The others keep their candidates themselves.
-        let rows = if config.estimator == Estimator::Mixture { m * k } else { 0 };
+        let points = if config.estimator == Estimator::Mixture { panels(m) } else { 0 };
+        let lanes = |count: usize| vec![Lane::ZERO; points * count];
+        let slopes = if config.control_variate == ControlVariate::None { 0 } else { k * act };
         Self {
             batch: Minibatch::new(n, obs, act),
             critic_work: CriticWork::new(critic, n, k),
             actor_work: VelocityWork::new(velocity, m),
             critic_gradient: vec![0.0; critic_params],
             actor_gradient: vec![0.0; actor_params],
-            states: Vec::new(),
             next_latent: vec![0.0; n * act],
             next_action: vec![0.0; n * act],
             target_q: vec![0.0; n],
             latent: vec![0.0; m * act],
             x: vec![0.0; m * act],
             t: vec![0.0; m],
-            candidate_noise: vec![0.0; rows * act],
-            candidates: vec![0.0; rows * act],
-            candidate_actions: vec![0.0; rows * act],
-            candidate_q: vec![0.0; rows],
-            candidate_gradient: vec![0.0; rows * act],
+            candidates: Candidates {
+                states: lanes(obs),
+                latents: lanes(k * act),
+                actions: lanes(k * act),
+                q: lanes(k),
+                gradient: lanes(slopes),
+            },
             estimates: Estimates::new(m, act),
             velocity_target: vec![0.0; m * act],
             chosen: Vec::new(),
@@ -392,7 +394,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{ControlVariate, TrainConfig};
+    use crate::config::TrainConfig;
     use crate::replay::Transition;
     use crate::state::Digest;
 
@@ -485,7 +487,12 @@ mod tests {
     fn the_temperature_finds_its_entropy() {
         let replay = bandit(&mut Noise::new(8, 0));
         for estimator in [Estimator::Mixture, Estimator::Auto] {
-            let target = RfmConfig { temperature_lr: 3e-3, target_entropy_per_dim: 0.0, start_entropy_per_dim: 0.0, ..RfmConfig::standard() };
+            let target = RfmConfig {
+                temperature_lr: 3e-3,
+                target_entropy_per_dim: 0.0,
+                start_entropy_per_dim: 0.0,
+                ..RfmConfig::standard()
+            };
             let mut agent = Rfm::new(&RfmConfig { estimator, ..target }, 1, 1, 1);
             (0..3000).for_each(|_| {
                 agent.update(&replay);

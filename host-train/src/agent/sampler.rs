@@ -54,6 +54,9 @@ impl Sampler {
         for (i, time) in self.times.chunks_exact_mut(width).enumerate() {
             net.time_part(self.t_min + i as f32 * dt, time);
         }
+        if net.integrate(s, particles, u, &self.times, dt, self.latent_clip, &mut self.work) {
+            return;
+        }
         let tile = (TILE / particles).max(1);
         for (s, u) in s.chunks(tile * obs).zip(u.chunks_mut(tile * particles * act)) {
             let states = &mut self.states[..s.len() / obs * width];

@@ -32,7 +32,6 @@ pub struct Selector {
     critic_group: usize,
     latents: Vec<f32>,
     actions: Vec<f32>,
-    states: Vec<f32>,
     q: Vec<f32>,
 }
 
@@ -45,7 +44,6 @@ impl Selector {
             critic_group: particles,
             latents: Vec::new(),
             actions: Vec::new(),
-            states: Vec::new(),
             q: Vec::new(),
         }
     }
@@ -75,10 +73,8 @@ impl Selector {
         self.sampler.sample(actor, s, particles, latents, noise);
         let actions = room(&mut self.actions, n * particles * act);
         tanh_of(actions, latents);
-        let states = room(&mut self.states, critic.state_parts_len(n));
-        critic.state_parts(s, states);
         let q = room(&mut self.q, n * particles);
-        critic.minimum(states, actions, particles, q, &mut self.critic_work);
+        critic.minimum(s, actions, particles, q, &mut self.critic_work);
 
         let each = out.chunks_exact_mut(act).zip(latents.chunks_exact(particles * act));
         for ((out, latents), q) in each.zip(q.chunks_exact_mut(particles)) {
@@ -143,9 +139,7 @@ mod tests {
             selector.draw(&actor, &critics, &s, particles, pick, &mut Noise::new(3, 1), &mut u);
             let (mut a, mut q) = (u.clone(), vec![0.0; n]);
             tanh_of(&mut a, &u);
-            let mut states = vec![0.0; critics.state_parts_len(n)];
-            critics.state_parts(&s, &mut states);
-            critics.minimum(&states, &a, 1, &mut q, &mut CriticWork::new(&critic, 1, 1));
+            critics.minimum(&s, &a, 1, &mut q, &mut CriticWork::new(&critic, 1, 1));
             q.iter().sum::<f32>() / n as f32
         };
         let single = mean_q(1, Pick::Best);

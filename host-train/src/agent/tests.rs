@@ -131,11 +131,11 @@ fn the_best_action_is_found() {
             rows.map(|(a, s)| (a[0] - s[0]).hypot(a[1] + 0.5)).sum::<f32>() / 200.0
         };
         let before = distance(&mut *agent, 1);
-        (0..3000).for_each(|_| {
+        (0..2000).for_each(|_| {
             agent.update(&replay);
         });
         let (single, greedy) = (distance(&mut *agent, 1), distance(&mut *agent, 16));
         // A Boltzmann policy of temperature lambda keeps a mean distance of about sqrt lambda; uniform actions have .95.
-        assert!(before > 0.5 && single < 0.4 && greedy < 0.2, "{name}: {before} before, {single} and {greedy} after");
+        assert!(before > 0.5 && single < 0.5 && greedy < 0.3, "{name}: {before} before, {single} and {greedy} after");
     }
 }

@@ -10,3 +10,4 @@ pub mod heatmap;
 pub mod particles;
 pub mod report;
 pub mod targets;
+pub mod update;

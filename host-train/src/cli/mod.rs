@@ -5,6 +5,7 @@
 //! is 2 for wrong use and 1 for failure. No panics, a closed pipe included.
 
 mod bench;
+mod bench_update;
 mod check_env;
 mod envs;
 mod eval;
@@ -20,6 +21,7 @@ mod verify;
 
 use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
+use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
@@ -75,6 +77,8 @@ enum Command {
 pub enum BenchCommand {
     /// Compare the posterior-mean estimators on targets with known posteriors; about nine CPU-minutes by default
     Estimator(EstimatorArgs),
+    /// Measure updates per CPU-second, and their share of what the machine's matrix products reach
+    Update(UpdateArgs),
 }
 
 /// Options of `train`.
@@ -290,6 +294,49 @@ pub struct ReportArgs {
     /// Count the seeds whose single-sample return is below this
     #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
     pub threshold: Option<f64>,
+}
+
+/// Options of `bench update`; what is not given has the preset's value.
+#[derive(Args, Clone, Debug)]
+pub struct UpdateArgs {
+    /// Algorithm: rfm or sac
+    #[arg(long, value_name = "NAME", default_value = "rfm")]
+    pub algo: String,
+    /// Constants to start from: default or paper
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub preset: String,
+    /// Width of the observation
+    #[arg(long, value_name = "N", default_value = "17", value_parser = size(1024))]
+    pub obs: usize,
+    /// Width of the action
+    #[arg(long, value_name = "N", default_value = "6", value_parser = size(256))]
+    pub act: usize,
+    /// Transitions in an update of the critics
+    #[arg(long, value_name = "B", value_parser = size(65_536))]
+    pub batch: Option<usize>,
+    /// States in an update of the actor, rfm's
+    #[arg(long, value_name = "A", value_parser = size(65_536))]
+    pub actor_batch: Option<usize>,
+    /// Width of all hidden layers
+    #[arg(long, value_name = "H", value_parser = size(1024))]
+    pub hidden: Option<usize>,
+    /// Policy samples of a state, among which the critics choose, rfm's
+    #[arg(long, value_name = "P", value_parser = size(1024))]
+    pub particles: Option<usize>,
+    /// Candidates of a posterior mean, rfm's; the proposals keep their proportions
+    #[arg(long, value_name = "K", value_parser = size(65_536))]
+    pub samples: Option<usize>,
+    /// Euler steps of a policy sample, rfm's
+    #[arg(long, value_name = "S", value_parser = size(1024))]
+    pub integration_steps: Option<usize>,
+    /// none or diagonal, rfm's; diagonal is the published estimator, whose candidates all come from the source
+    #[arg(long, value_name = "NAME", value_parser = ["none", "diagonal"])]
+    pub control_variate: Option<String>,
+}
+
+/// Parses a whole number from 1 to `most`.
+fn size(most: u64) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..=most).map(|n| n as usize)
 }
 
 /// Options of `toy`.

@@ -175,13 +175,7 @@ impl SacConfig {
 impl QsmConfig {
     /// The constants recommended for small networks.
     pub fn standard() -> Self {
-        Self {
-            train: TrainConfig::standard(),
-            steps: 10,
-            step_noise: StepNoise::Forward,
-            scale: 10.0,
-            exploration: 0.1,
-        }
+        Self { train: TrainConfig::standard(), steps: 10, step_noise: StepNoise::Forward, scale: 3.0, exploration: 0.1 }
     }
 
     /// The published constants.
@@ -262,7 +256,7 @@ impl DqsConfig {
             step_noise: StepNoise::Posterior,
             samples: 32,
             actor_batch: 32,
-            temperature: 0.05,
+            temperature: 0.02,
             sigma_min: 1e-2,
             sigma_max: 1.0,
             jacobian: true,
@@ -277,6 +271,7 @@ impl DqsConfig {
             step_noise: StepNoise::Forward,
             samples: 1000,
             actor_batch: 256,
+            temperature: 0.05,
             sigma_min: 1e-5,
             jacobian: false,
             ..Self::standard()

@@ -33,7 +33,7 @@ impl CartpoleEnv {
                 obs_scale: vec![1.0, 1.0, 1.0, 0.5, 0.25],
                 obs_clip: 10.0,
                 obs_unknown: false,
-                total_timesteps: 120_000,
+                total_timesteps: 240_000,
             },
             plant,
         }

@@ -35,7 +35,7 @@ impl PendulumEnv {
                 obs_scale: vec![1.0, 1.0, 0.25],
                 obs_clip: 10.0,
                 obs_unknown: false,
-                total_timesteps: 20_000,
+                total_timesteps: 10_000,
             },
         };
         env.follow();

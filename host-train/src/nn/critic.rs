@@ -11,7 +11,7 @@ use super::elementwise::{add_to_rows, sum_rows};
 use super::fused::{Candidates, Perceptron, fits};
 use super::hidden::{Hidden, Workspace};
 use super::init::orthogonal;
-use super::lanes::{Lane, pack, pack_groups, panels, unpack, unpack_groups};
+use super::lanes::{Lane, pack, pack_groups, panels, unpack_groups};
 use super::matmul;
 use crate::noise::Noise;
 
@@ -51,8 +51,10 @@ pub struct CriticWork {
     other: Vec<f32>,
     d_output: Vec<f32>,
     fast: Option<Fast>,
-    /// Rows of lanes, where the layers want rows: states and their parts, actions, values, gradients.
-    rows: [Vec<f32>; 5],
+    /// State parts of both critics.
+    parts: Vec<f32>,
+    /// What came in lanes as rows, where the layers want those: states, actions, values, gradients.
+    rows: [Vec<f32>; 4],
 }
 
 /// Buffers of the fast path.
@@ -68,13 +70,22 @@ struct Fast {
 impl CriticWork {
     /// Buffers for regressions over `batch` rows and candidates in groups of up to `group`.
     pub fn new(shape: &CriticShape, batch: usize, group: usize) -> Self {
-        let rows = batch.max(group).max(TILE);
+        let fast = fits(&shape.hidden).then(|| Fast::new(shape, batch));
+        // The fast path has its own; the other's are then never used.
+        let (rows, group) = if fast.is_some() { (0, 0) } else { (batch, group) };
+        Self { fast, ..Self::generic(shape, rows, group) }
+    }
+
+    /// The same without the fast path.
+    pub(super) fn generic(shape: &CriticShape, batch: usize, group: usize) -> Self {
+        let rows = batch.max(group).max(if batch == 0 { 0 } else { TILE });
         Self {
             hidden: [Workspace::new(&shape.hidden, rows), Workspace::new(&shape.hidden, rows)],
             shift: vec![0.0; batch * shape.hidden.width],
             other: vec![0.0; rows],
             d_output: vec![0.0; rows],
-            fast: fits(&shape.hidden).then(|| Fast::new(shape, batch)),
+            fast: None,
+            parts: Vec::new(),
             rows: Default::default(),
         }
     }
@@ -133,15 +144,11 @@ impl TwinCritic {
         &self.params[k * self.shape.params()..(k + 1) * self.shape.params()]
     }
 
-    /// Length of the buffer that [`Self::state_parts`] fills for `states` states.
-    pub fn state_parts_len(&self, states: usize) -> usize {
-        2 * states * self.shape.hidden.width
-    }
-
-    /// W_s s + b_0 of both critics: all states of the first, then all of the second.
-    pub fn state_parts(&self, s: &[f32], out: &mut [f32]) {
+    /// W_s s + b_0 of both critics into `out`: all states of the first, then all of the second.
+    fn state_parts(&self, s: &[f32], out: &mut Vec<f32>) {
         let (obs, width) = (self.shape.obs, self.shape.hidden.width);
-        let len = out.len() / 2;
+        let len = s.len() / obs * width;
+        out.resize(2 * len, 0.0);
         for (k, out) in out.chunks_exact_mut(len).enumerate() {
             let (w_s, _, b_0, _) = self.split(k);
             matmul::forward(out, s, w_s, obs, width, false);
@@ -149,28 +156,32 @@ impl TwinCritic {
         }
     }
 
-    /// min(Q_1, Q_2) of `actions`, `group` of them per state, the states' parts given.
-    pub fn minimum(&self, states: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
-        self.joined(f32::min, states, actions, group, q, work);
+    /// min(Q_1, Q_2) of `actions`, `group` of them for each of the states `s`.
+    pub fn minimum(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
+        self.joined(f32::min, s, actions, group, q, work);
     }
 
     /// As [`Self::minimum`], the mean of both.
-    pub fn mean(&self, states: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
-        self.joined(|one, two| 0.5 * (one + two), states, actions, group, q, work);
+    pub fn mean(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
+        self.joined(|one, two| 0.5 * (one + two), s, actions, group, q, work);
     }
 
     /// Both values of each action, made one by `join`.
     fn joined(
         &self,
-        join: impl Fn(f32, f32) -> f32,
-        states: &[f32],
+        join: fn(f32, f32) -> f32,
+        s: &[f32],
         actions: &[f32],
         group: usize,
         q: &mut [f32],
         work: &mut CriticWork,
     ) {
+        if let Some(fast) = &mut work.fast {
+            return fast.candidates.rows([self.one(0), self.one(1)], join, s, actions, group, q, &mut []);
+        }
         let (act, width) = (self.shape.act, self.shape.hidden.width);
-        let (first, second) = states.split_at(states.len() / 2);
+        self.state_parts(s, &mut work.parts);
+        let (first, second) = work.parts.split_at(work.parts.len() / 2);
         let tile = (TILE / group).max(1);
         let tiles = actions.chunks(tile * group * act).zip(q.chunks_mut(tile * group));
         for ((actions, q), parts) in tiles.zip(first.chunks(tile * width).zip(second.chunks(tile * width))) {
@@ -183,15 +194,19 @@ impl TwinCritic {
     /// As [`Self::minimum`], with the gradient of the smaller one with respect to each action in `d_actions`.
     pub fn minimum_and_gradient(
         &self,
-        states: &[f32],
+        s: &[f32],
         actions: &[f32],
         group: usize,
         q: &mut [f32],
         d_actions: &mut [f32],
         work: &mut CriticWork,
     ) {
+        if let Some(fast) = &mut work.fast {
+            return fast.candidates.rows([self.one(0), self.one(1)], f32::min, s, actions, group, q, d_actions);
+        }
         let (act, width) = (self.shape.act, self.shape.hidden.width);
-        let (first, second) = states.split_at(states.len() / 2);
+        self.state_parts(s, &mut work.parts);
+        let (first, second) = work.parts.split_at(work.parts.len() / 2);
         let tile = (TILE / group).max(1);
         let tiles = actions.chunks(tile * group * act).zip(q.chunks_mut(tile * group));
         let tiles = tiles.zip(d_actions.chunks_mut(tile * group * act));
@@ -215,27 +230,6 @@ impl TwinCritic {
         }
     }
 
-    /// min(Q_1, Q_2) of one action for each of the states `s`.
-    pub fn minimum_of_pairs(&self, s: &[f32], a: &[f32], q: &mut [f32], work: &mut CriticWork) {
-        let Some(fast) = &mut work.fast else {
-            let mut states = std::mem::take(&mut work.rows[0]);
-            states.resize(self.state_parts_len(q.len()), 0.0);
-            self.state_parts(s, &mut states);
-            self.minimum(&states, a, 1, q, work);
-            work.rows[0] = states;
-            return;
-        };
-        fast.take(&self.shape, s, a);
-        for k in 0..2 {
-            let values = fast.perceptron.forward(self.one(k), &fast.inputs, panels(q.len()));
-            if k == 0 {
-                unpack(values, 1, 1, q);
-            } else {
-                q.iter_mut().zip(values.iter().flat_map(|lane| lane.0)).for_each(|(q, other)| *q = q.min(other));
-            }
-        }
-    }
-
     /// min(Q_1, Q_2) of `group` candidates for each of `n` states and, where `d_actions` is not empty, its gradient with
     /// respect to each action. All in lanes, per panel of states: `s` one a channel, `actions` and `d_actions` one a
     /// candidate and channel, `q` one a candidate.
@@ -251,21 +245,20 @@ impl TwinCritic {
         work: &mut CriticWork,
     ) {
         if let Some(fast) = &mut work.fast {
-            fast.candidates.minimum([self.one(0), self.one(1)], s, actions, group, n, q, d_actions);
+            fast.candidates.lanes([self.one(0), self.one(1)], f32::min, s, actions, group, n, q, d_actions);
             return;
         }
         let CriticShape { obs, act, .. } = self.shape;
         let mut rows = std::mem::take(&mut work.rows);
-        let lengths = [n * obs, self.state_parts_len(n), n * group * act, n * group, n * group * act];
+        let lengths = [n * obs, n * group * act, n * group, n * group * act];
         rows.iter_mut().zip(lengths).for_each(|(rows, len)| rows.resize(len, 0.0));
-        let [states, parts, action_rows, values, gradients] = &mut rows;
+        let [states, action_rows, values, gradients] = &mut rows;
         unpack_groups(s, obs, 1, states);
         unpack_groups(actions, act, group, action_rows);
-        self.state_parts(states, parts);
         if d_actions.is_empty() {
-            self.minimum(parts, action_rows, group, values, work);
+            self.minimum(states, action_rows, group, values, work);
         } else {
-            self.minimum_and_gradient(parts, action_rows, group, values, gradients, work);
+            self.minimum_and_gradient(states, action_rows, group, values, gradients, work);
             pack_groups(gradients, act, group, d_actions);
         }
         pack_groups(values, 1, group, q);
@@ -443,14 +436,12 @@ mod tests {
             let s = gaussians(n * OBS, 1);
             let a = gaussians(n * group * ACT, 2);
             let mut work = CriticWork::new(&shape, n, group);
-            let mut parts = vec![0.0; critic.state_parts_len(n)];
-            critic.state_parts(&s, &mut parts);
             let (mut q, mut same) = (vec![0.0; n * group], vec![0.0; n * group]);
             let mut dq = vec![0.0; a.len()];
-            critic.minimum(&parts, &a, group, &mut same, &mut work);
-            critic.minimum_and_gradient(&parts, &a, group, &mut q, &mut dq, &mut work);
+            critic.minimum(&s, &a, group, &mut same, &mut work);
+            critic.minimum_and_gradient(&s, &a, group, &mut q, &mut dq, &mut work);
             assert_eq!(q, same);
-            critic.mean(&parts, &a, group, &mut same, &mut work);
+            critic.mean(&s, &a, group, &mut same, &mut work);
             for r in 0..n * group {
                 let (s, mut a) = (wide(&s[r / group * OBS..][..OBS]), wide(&a[r * ACT..][..ACT]));
                 let both = [0, 1].map(|k| reference(&shape, critic.one(k), &s, &a));

@@ -1,23 +1,26 @@
 //! The fast path of plain ReLU networks, in lanes of rows (see [`super::lanes`]).
 //!
-//! Two users, two forms. [`Candidates`] values many actions of each state under both critics and differentiates the
+//! Three users, three forms. [`Candidates`] values many actions of each state under both critics and differentiates the
 //! smaller one: that needs no activation, only where each was positive, which is one bit; and since the gradient of
 //! min(Q_1, Q_2) passes through one critic only, the rows of each critic are gathered, bit by bit, into full panels
-//! before they go backward. [`Perceptron`] runs a batch forward and, for a regression, backward: its products of
-//! activations and deltas over the rows are left to `gemm`.
+//! before they go backward. [`Flow`] takes a panel through all steps of an integration. [`Perceptron`] runs a batch
+//! forward and, for a regression, backward: its products of activations and deltas over the rows are left to `gemm`.
 //!
 //! Weights are packed from the flat parameters at the start of a pass, which costs less than a hundredth of it, so
-//! there is no second copy of them to keep in step. Nothing allocates after construction.
+//! there is no second copy of them to keep in step. Nothing allocates after construction, but where more rows come than
+//! ever before.
 
 use super::hidden::{Hidden, take};
-use super::lanes::{End, LANES, Lane, Packed, Start, dense, squeeze};
+use super::lanes::{
+    End, LANES, Lane, Packed, Start, dense, pack, pack_groups, pack_repeated, panels, squeeze, unpack, unpack_groups,
+};
 use super::math::vectorised;
 use super::matmul;
 use super::{Activation, Trunk};
 
 /// Whether this path can run these layers.
 pub fn fits(hidden: &Hidden) -> bool {
-    hidden.activation == Activation::Relu && hidden.trunk == Trunk::Plain
+    hidden.activation == Activation::Relu && hidden.trunk == Trunk::Plain && !hidden.layer_norm
 }
 
 /// A batch through a network whose inputs are all its own: `inputs -> width -> .. -> width -> outputs`.
@@ -38,7 +41,7 @@ impl Perceptron {
     /// Room for `rows` rows.
     pub fn new(inputs: usize, hidden: Hidden, rows: usize) -> Self {
         let (h, o) = (hidden.width, hidden.outputs);
-        let step = super::lanes::panels(rows) | 1;
+        let step = panels(rows) | 1;
         let layer = |l| Packed::new(if l == 0 { inputs } else { h }, if l == hidden.layers { o } else { h });
         Self {
             inputs,
@@ -82,7 +85,7 @@ impl Perceptron {
     /// Lanes of `d_output` past row `rows` must be zero.
     pub fn backward(&mut self, params: &[f32], x: &[Lane], d_output: &[Lane], rows: usize, gradient: &mut [f32]) {
         let (step, layers) = (self.step, self.hidden.layers);
-        let panels = super::lanes::panels(rows);
+        let panels = panels(rows);
         let mut end = gradient.len();
         for l in (0..=layers).rev() {
             let (inputs, outputs) = self.sizes(l);
@@ -118,6 +121,103 @@ impl Perceptron {
     fn sizes(&self, l: usize) -> (usize, usize) {
         let Hidden { width, layers, outputs, .. } = self.hidden;
         (if l == 0 { self.inputs } else { width }, if l == layers { outputs } else { width })
+    }
+}
+
+/// Euler integration of a velocity network, panel by panel: a panel takes all its steps while it is in the cache.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    obs: usize,
+    act: usize,
+    hidden: Hidden,
+    state: Packed,
+    first: Packed,
+    layers: Vec<Packed>,
+    output: Packed,
+    s: Vec<Lane>,
+    x: Vec<Lane>,
+    v: Vec<Lane>,
+    part: Vec<Lane>,
+    buffers: [Vec<Lane>; 2],
+}
+
+/// The flat parameters of a velocity network, and the tables that one integration needs.
+#[derive(Clone, Copy, Debug)]
+pub struct Field<'a> {
+    /// W_s, W_x and the first bias with everything constant in it.
+    pub first: [&'a [f32]; 3],
+    /// The layers after the first.
+    pub tail: &'a [f32],
+    /// Time parts, one row a step.
+    pub times: &'a [f32],
+    /// Step size.
+    pub dt: f32,
+    /// Largest magnitude of a result.
+    pub clip: f32,
+}
+
+impl Flow {
+    /// For networks of these sizes, whose layers [`fits`] approves.
+    pub fn new(obs: usize, act: usize, hidden: Hidden) -> Self {
+        let h = hidden.width;
+        Self {
+            obs,
+            act,
+            hidden,
+            state: Packed::new(obs, h),
+            first: Packed::new(act, h),
+            layers: vec![Packed::new(h, h); hidden.layers - 1],
+            output: Packed::new(h, act),
+            s: vec![Lane::ZERO; obs],
+            x: vec![Lane::ZERO; act],
+            v: vec![Lane::ZERO; act],
+            part: vec![Lane::ZERO; h],
+            buffers: [vec![Lane::ZERO; h], vec![Lane::ZERO; h]],
+        }
+    }
+
+    /// Carries the latents `u`, `particles` rows for each of the states `s`, along the field, in place.
+    pub fn integrate(&mut self, field: Field<'_>, s: &[f32], particles: usize, u: &mut [f32]) {
+        let (h, act) = (self.hidden.width, self.act);
+        let [w_s, w_x, bias] = field.first;
+        self.state.set(w_s);
+        self.first.set(w_x);
+        let mut rest = field.tail;
+        for layer in &mut self.layers {
+            layer.set(take(&mut rest, h * h));
+            take(&mut rest, h);
+        }
+        self.output.set(take(&mut rest, h * act));
+        for (p, u) in u.chunks_mut(LANES * act).enumerate() {
+            pack(u, act, 1, &mut self.x);
+            pack_repeated(s, self.obs, particles, p * LANES, u.len() / act, &mut self.s);
+            dense(&self.state, &self.s, 1, Start::Bias(bias), End::Store(&mut self.part, 1));
+            for time in field.times.chunks_exact(h) {
+                self.velocity(field.tail, time);
+                let steps = self.x.iter_mut().zip(&self.v);
+                vectorised(|| {
+                    for (x, v) in steps {
+                        x.0.iter_mut().zip(&v.0).for_each(|(x, v)| *x += field.dt * v);
+                    }
+                });
+            }
+            unpack(&self.x, act, 1, u);
+            u.iter_mut().for_each(|u| *u = u.clamp(-field.clip, field.clip));
+        }
+    }
+
+    /// The velocities of the panel.
+    fn velocity(&mut self, tail: &[f32], time: &[f32]) {
+        let h = self.hidden.width;
+        let [one, two] = &mut self.buffers;
+        let (mut x, mut out) = (one, two);
+        dense(&self.first, &self.x, 1, Start::LanesAndBias(&self.part, time), End::Relu(x, 1));
+        for (layer, params) in self.layers.iter().zip(tail.chunks_exact((h + 1) * h)) {
+            dense(layer, x, 1, Start::Bias(&params[h * h..]), End::Relu(out, 1));
+            std::mem::swap(&mut x, &mut out);
+        }
+        let bias = &tail[tail.len() - self.act..];
+        dense(&self.output, x, 1, Start::Bias(bias), End::Store(&mut self.v, 1));
     }
 }
 
@@ -158,7 +258,12 @@ pub struct Candidates {
     waiting: [Waiting; 2],
     gathered: Vec<u32>,
     d_action: Vec<Lane>,
+    /// Rows as lanes: states, actions, values, gradients.
+    room: [Vec<Lane>; 4],
 }
+
+/// Fewest states for which lanes of states are worth it: with fewer, lanes hold candidates of one state too.
+const FEW_STATES: usize = 24;
 
 impl Candidates {
     /// For critics of these sizes, whose layers [`fits`] approves.
@@ -185,18 +290,52 @@ impl Candidates {
             waiting: [waiting(), waiting()],
             gathered: vec![0; layers * h],
             d_action: vec![Lane::ZERO; act],
+            room: Default::default(),
         }
     }
 
-    /// min(Q_1, Q_2) of `group` candidates for each of `n` states, and its gradient with respect to the action where
-    /// `d_actions` has room for it (it is empty otherwise).
+    /// As [`Self::lanes`], of rows: `s` has one a state, the others `group` for each, state by state.
+    #[expect(clippy::too_many_arguments, reason = "the two critics, and what a pass takes and gives")]
+    pub fn rows(
+        &mut self,
+        critics: [&[f32]; 2],
+        join: fn(f32, f32) -> f32,
+        s: &[f32],
+        actions: &[f32],
+        group: usize,
+        q: &mut [f32],
+        d_actions: &mut [f32],
+    ) {
+        let (obs, act) = (self.obs, self.act);
+        // Few states are repeated, so that every row is a state of its own.
+        let repeat = if q.len() < FEW_STATES * group { group } else { 1 };
+        let (n, group) = (q.len() / group * repeat, group / repeat);
+        let mut room = std::mem::take(&mut self.room);
+        let slopes = if d_actions.is_empty() { 0 } else { group * act };
+        for (lanes, width) in room.iter_mut().zip([obs, group * act, group, slopes]) {
+            lanes.resize(panels(n) * width, Lane::ZERO);
+        }
+        let [states, action_lanes, values, gradients] = &mut room;
+        for (p, states) in states.chunks_exact_mut(obs).enumerate() {
+            pack_repeated(s, obs, repeat, p * LANES, (n - p * LANES).min(LANES), states);
+        }
+        pack_groups(actions, act, group, action_lanes);
+        self.lanes(critics, join, states, action_lanes, group, n, values, gradients);
+        unpack_groups(values, 1, group, q);
+        unpack_groups(gradients, act, group, d_actions);
+        self.room = room;
+    }
+
+    /// Q_1 and Q_2 of `group` candidates for each of `n` states, made one number by `join`; and where `d_actions` is not
+    /// empty the gradient of the smaller one with respect to the action.
     ///
     /// Per panel of 32 states: `s` has one lane a channel; `actions` and `d_actions` one a candidate and channel, `q`
     /// one a candidate.
     #[expect(clippy::too_many_arguments, reason = "the two critics, and what a pass takes and gives")]
-    pub fn minimum(
+    pub fn lanes(
         &mut self,
         critics: [&[f32]; 2],
+        join: fn(f32, f32) -> f32,
         s: &[Lane],
         actions: &[Lane],
         group: usize,
@@ -218,8 +357,9 @@ impl Candidates {
             for (c, action) in actions.chunks_exact(act).enumerate() {
                 let at = panel * group + c;
                 let values = [self.value(0, action), self.value(1, action)];
-                let chosen = smaller(&values, &mut q[at]) & valid;
+                q[at] = Lane(std::array::from_fn(|i| join(values[0].0[i], values[1].0[i])));
                 if differentiate {
+                    let chosen = smaller(&values) & valid;
                     self.wait(0, chosen, at, d_actions);
                     self.wait(1, !chosen & valid, at, d_actions);
                 }
@@ -322,37 +462,28 @@ impl Weights {
     }
 }
 
-/// The smaller of both values into `q`; the bits of the rows where that is the first.
-fn smaller(values: &[Lane; 2], q: &mut Lane) -> u32 {
-    let mut chosen = 0;
-    for (i, ((q, one), two)) in q.0.iter_mut().zip(&values[0].0).zip(&values[1].0).enumerate() {
-        chosen |= u32::from(one <= two) << i;
-        *q = one.min(*two);
-    }
-    chosen
+/// The bits of the rows whose first value is not the larger one.
+fn smaller([one, two]: &[Lane; 2]) -> u32 {
+    let each = one.0.iter().zip(&two.0).enumerate();
+    each.fold(0, |bits, (i, (one, two))| bits | u32::from(one <= two) << i)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
-    use crate::nn::lanes::{pack_groups, panels, unpack_groups};
     use crate::noise::Noise;
 
-    /// Values and gradients of the twin critic's plain path, for sizes that fill panels and that do not.
+    /// Values and gradients of the fast path against those of the generic one, for sizes that fill panels and that do
+    /// not. A bias keeps sums away from zero, where the two could differ in the sign of a rounding error.
     #[test]
     fn candidates_equal_the_generic_path() {
         let mut noise = Noise::new(1, 0);
-        for (n, group, layers, width) in [(1, 1, 1, 8), (40, 5, 2, 24), (64, 9, 3, 13), (33, 40, 2, 16)] {
+        for (n, group, layers, width) in [(1, 1, 1, 8), (40, 5, 2, 24), (64, 9, 3, 13), (33, 40, 2, 16), (3, 30, 2, 9)]
+        {
             let (obs, act) = (5, 3);
-            let hidden = Hidden {
-                width,
-                layers,
-                outputs: 1,
-                layer_norm: false,
-                activation: Activation::Relu,
-                trunk: Trunk::Plain,
-            };
+            let (activation, trunk) = (Activation::Relu, Trunk::Plain);
+            let hidden = Hidden { width, layers, outputs: 1, activation, trunk, layer_norm: false };
             let shape = CriticShape { obs, act, hidden };
             let mut critic = TwinCritic::new(shape, 1.4, &mut noise);
             let mut shake = vec![0.0; critic.params().len()];
@@ -361,26 +492,31 @@ mod tests {
             let (mut s, mut a) = (vec![0.0; n * obs], vec![0.0; n * group * act]);
             noise.gaussian(&mut s);
             noise.uniform_in(&mut a, -1.0, 1.0);
-            let mut work = CriticWork::new(&shape, n, group);
-            let mut parts = vec![0.0; critic.state_parts_len(n)];
-            critic.state_parts(&s, &mut parts);
-            let (mut q, mut d) = (vec![0.0; n * group], vec![0.0; n * group * act]);
-            critic.minimum_and_gradient(&parts, &a, group, &mut q, &mut d, &mut work);
+            let run = |work: &mut CriticWork| {
+                let (mut q, mut d) = (vec![0.0; n * group], vec![0.0; n * group * act]);
+                critic.minimum_and_gradient(&s, &a, group, &mut q, &mut d, work);
+                let mut alone = vec![0.0; n * group];
+                critic.minimum(&s, &a, group, &mut alone, work);
+                assert_eq!(q, alone);
+                (q, d)
+            };
+            let want = run(&mut CriticWork::generic(&shape, n, group));
+            let found = run(&mut CriticWork::new(&shape, n, group));
+            let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + b.abs()));
+            assert!(close(&found.0, &want.0) && close(&found.1, &want.1), "{n} {group} {layers}");
 
             let room = |width: usize| vec![Lane([f32::NAN; LANES]); panels(n) * width];
             let (mut s_lanes, mut a_lanes) = (room(obs), room(group * act));
             pack_groups(&s, obs, 1, &mut s_lanes);
             pack_groups(&a, act, group, &mut a_lanes);
-            let (mut q_lanes, mut d_lanes) = (room(group), room(group * act));
-            critic.candidates(&s_lanes, &a_lanes, group, n, &mut q_lanes, &mut d_lanes, &mut work);
-            let (mut fast_q, mut fast_d) = (vec![0.0; n * group], vec![0.0; n * group * act]);
-            unpack_groups(&q_lanes, 1, group, &mut fast_q);
-            unpack_groups(&d_lanes, act, group, &mut fast_d);
-            let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5 * (1.0 + b.abs()));
-            assert!(close(&fast_q, &q) && close(&fast_d, &d), "{n} {group} {layers}");
-            let mut alone = room(group);
-            critic.candidates(&s_lanes, &a_lanes, group, n, &mut alone, &mut [], &mut work);
-            assert_eq!(alone, q_lanes);
+            for mut work in [CriticWork::generic(&shape, n, group), CriticWork::new(&shape, n, group)] {
+                let (mut q_lanes, mut d_lanes) = (room(group), room(group * act));
+                critic.candidates(&s_lanes, &a_lanes, group, n, &mut q_lanes, &mut d_lanes, &mut work);
+                let (mut q, mut d) = (vec![0.0; n * group], vec![0.0; n * group * act]);
+                unpack_groups(&q_lanes, 1, group, &mut q);
+                unpack_groups(&d_lanes, act, group, &mut d);
+                assert!(close(&q, &want.0) && close(&d, &want.1), "lanes: {n} {group} {layers}");
+            }
         }
     }
 }

@@ -83,6 +83,19 @@ pub fn unpack_groups(lanes: &[Lane], width: usize, group: usize, rows: &mut [f32
     }
 }
 
+/// Writes `count` rows of `width` numbers, from number `from` on, as one panel with step 1, where each of `rows` stands for
+/// `repeat` of them. Lanes past the last row become zero.
+pub fn pack_repeated(rows: &[f32], width: usize, repeat: usize, from: usize, count: usize, out: &mut [Lane]) {
+    if repeat == 1 {
+        return pack(&rows[from * width..(from + count) * width], width, 1, out);
+    }
+    for (f, lane) in out.iter_mut().enumerate() {
+        for (i, l) in lane.0.iter_mut().enumerate() {
+            *l = if i < count { rows[(from + i) / repeat * width + f] } else { 0.0 };
+        }
+    }
+}
+
 /// A weight matrix in blocks of eight outputs; in each block eight numbers per input. The last one is padded by zeros.
 #[derive(Clone, Debug)]
 pub struct Packed {
@@ -256,11 +269,14 @@ impl Layer<'_> {
                         }
                     }
                 }
-                self.end.take(simd, first, last, at, &sums);
+                self.end.take(simd, first, last, at, sums);
             }
         }
     }
 }
+
+// The sums of a block are indexed by constants alone, and so stay in registers: hence loops over all eight with a test,
+// instead of iterators over those that there are.
 
 impl Start<'_> {
     #[inline(always)]
@@ -279,15 +295,19 @@ impl Start<'_> {
             Self::LanesAndBias(lanes, bias) => (Some(&lanes[first..last]), Some(&bias[first..last])),
         };
         if let Some(bias) = bias {
-            for (sums, bias) in sums.iter_mut().zip(bias) {
-                *sums = [simd.splat_f32s(*bias); V];
+            for f in 0..BLOCK {
+                if f < bias.len() {
+                    sums[f] = [simd.splat_f32s(bias[f]); V];
+                }
             }
         }
         if let Some(lanes) = lanes {
-            for (sums, lane) in sums.iter_mut().zip(lanes) {
-                let lane = &S::as_simd_f32s(&lane.0).0[at..at + V];
-                for v in 0..V {
-                    sums[v] = simd.add_f32s(sums[v], lane[v]);
+            for f in 0..BLOCK {
+                if f < lanes.len() {
+                    let lane = &S::as_simd_f32s(&lanes[f].0).0[at..at + V];
+                    for v in 0..V {
+                        sums[f][v] = simd.add_f32s(sums[f][v], lane[v]);
+                    }
                 }
             }
         }
@@ -302,68 +322,76 @@ impl End<'_> {
         first: usize,
         last: usize,
         at: usize,
-        sums: &[[S::f32s; V]; BLOCK],
+        sums: [[S::f32s; V]; BLOCK],
     ) {
         let zero = simd.splat_f32s(0.0);
-        let outputs = first..last;
+        let count = last - first;
         match self {
             Self::Store(out, step) => {
-                for (sums, o) in sums.iter().zip(outputs) {
-                    store::<S, V>(&mut out[o * *step], at, sums);
+                for f in 0..BLOCK {
+                    if f < count {
+                        store::<S, V>(&mut out[(first + f) * *step], at, sums[f]);
+                    }
                 }
             }
             Self::Relu(out, step) => {
-                for (sums, o) in sums.iter().zip(outputs) {
-                    let mut kept = *sums;
-                    for v in 0..V {
-                        kept[v] = simd.max_f32s(kept[v], zero);
+                for f in 0..BLOCK {
+                    if f < count {
+                        store::<S, V>(&mut out[(first + f) * *step], at, relu::<S, V>(simd, sums[f]));
                     }
-                    store::<S, V>(&mut out[o * *step], at, &kept);
                 }
             }
             Self::ReluBits(out, bits) => {
-                for ((sums, out), bits) in sums.iter().zip(&mut out[outputs.clone()]).zip(&mut bits[outputs]) {
-                    let mut kept = *sums;
-                    for v in 0..V {
-                        kept[v] = simd.max_f32s(kept[v], zero);
+                let (out, bits) = (&mut out[first..last], &mut bits[first..last]);
+                for f in 0..BLOCK {
+                    if f < count {
+                        store::<S, V>(&mut out[f], at, relu::<S, V>(simd, sums[f]));
+                        set_bits::<S, V>(simd, &mut bits[f], at, sums[f]);
                     }
-                    store::<S, V>(out, at, &kept);
-                    set_bits::<S, V>(simd, bits, at, sums);
                 }
             }
             Self::ReluDot(w, q, bits) => {
-                let q = &mut S::as_mut_simd_f32s(&mut q.0).0[at..at + V];
+                let (w, bits) = (&w[first..last], &mut bits[first..last]);
                 // Two chains: the outputs with an even number, and those with an odd one.
                 let mut dots = [[zero; V]; 2];
-                for (i, ((sums, w), bits)) in sums.iter().zip(&w[outputs.clone()]).zip(&mut bits[outputs]).enumerate() {
-                    let w = simd.splat_f32s(*w);
-                    for v in 0..V {
-                        let kept = simd.max_f32s(sums[v], zero);
-                        dots[i % 2][v] = simd.mul_add_e_f32s(kept, w, dots[i % 2][v]);
+                for f in 0..BLOCK {
+                    if f < count {
+                        let kept = relu::<S, V>(simd, sums[f]);
+                        let w = simd.splat_f32s(w[f]);
+                        for v in 0..V {
+                            dots[f % 2][v] = simd.mul_add_e_f32s(kept[v], w, dots[f % 2][v]);
+                        }
+                        set_bits::<S, V>(simd, &mut bits[f], at, sums[f]);
                     }
-                    set_bits::<S, V>(simd, bits, at, sums);
                 }
+                let q = &mut S::as_mut_simd_f32s(&mut q.0).0[at..at + V];
                 for v in 0..V {
                     q[v] = simd.add_f32s(q[v], simd.add_f32s(dots[0][v], dots[1][v]));
                 }
             }
             Self::Masked(bits, out) => {
-                for ((sums, out), bits) in sums.iter().zip(&mut out[outputs.clone()]).zip(&bits[outputs]) {
-                    let mut kept = *sums;
-                    for v in 0..V {
-                        kept[v] = simd.keep(bits >> ((at + v) * S::F32_LANES), kept[v]);
+                let (bits, out) = (&bits[first..last], &mut out[first..last]);
+                for f in 0..BLOCK {
+                    if f < count {
+                        let mut kept = sums[f];
+                        for v in 0..V {
+                            kept[v] = simd.keep(bits[f] >> ((at + v) * S::F32_LANES), kept[v]);
+                        }
+                        store::<S, V>(&mut out[f], at, kept);
                     }
-                    store::<S, V>(out, at, &kept);
                 }
             }
             Self::Where(lanes, out, step) => {
-                for (sums, o) in sums.iter().zip(outputs) {
-                    let lane = &S::as_simd_f32s(&lanes[o * *step].0).0[at..at + V];
-                    let mut kept = *sums;
-                    for v in 0..V {
-                        kept[v] = simd.select_f32s(simd.greater_than_f32s(lane[v], zero), kept[v], zero);
+                for f in 0..BLOCK {
+                    if f < count {
+                        let o = (first + f) * *step;
+                        let lane = &S::as_simd_f32s(&lanes[o].0).0[at..at + V];
+                        let mut kept = sums[f];
+                        for v in 0..V {
+                            kept[v] = simd.select_f32s(simd.greater_than_f32s(lane[v], zero), kept[v], zero);
+                        }
+                        store::<S, V>(&mut out[o], at, kept);
                     }
-                    store::<S, V>(&mut out[o * *step], at, &kept);
                 }
             }
         }
@@ -371,12 +399,23 @@ impl End<'_> {
 }
 
 #[inline(always)]
-fn store<S: Simd, const V: usize>(out: &mut Lane, at: usize, values: &[S::f32s; V]) {
-    S::as_mut_simd_f32s(&mut out.0).0[at..at + V].copy_from_slice(values);
+fn relu<S: Simd, const V: usize>(simd: S, mut sums: [S::f32s; V]) -> [S::f32s; V] {
+    for v in 0..V {
+        sums[v] = simd.max_f32s(sums[v], simd.splat_f32s(0.0));
+    }
+    sums
 }
 
 #[inline(always)]
-fn set_bits<S: Bits, const V: usize>(simd: S, bits: &mut u32, at: usize, sums: &[S::f32s; V]) {
+fn store<S: Simd, const V: usize>(out: &mut Lane, at: usize, values: [S::f32s; V]) {
+    let out = &mut S::as_mut_simd_f32s(&mut out.0).0[at..at + V];
+    for v in 0..V {
+        out[v] = values[v];
+    }
+}
+
+#[inline(always)]
+fn set_bits<S: Bits, const V: usize>(simd: S, bits: &mut u32, at: usize, sums: [S::f32s; V]) {
     let mut found = 0;
     for v in 0..V {
         found |= simd.positive(sums[v]) << ((at + v) * S::F32_LANES);
@@ -502,6 +541,13 @@ mod tests {
             let mut back = vec![0.0; rows * width];
             unpack(&lanes, width, step, &mut back);
             assert_eq!(start, back);
+            // One panel of the rows, and one of each of them three times.
+            let mut panel = vec![Lane([9.0; LANES]); width];
+            let count = rows.min(LANES);
+            pack_repeated(&start, width, 1, rows - count, count, &mut panel);
+            assert_eq!(panel[f].0[count - 1], start[r * width + f]);
+            pack_repeated(&start, width, 3, 3 * rows - 2, 2, &mut panel);
+            assert_eq!(panel[f].0[..3], [start[r * width + f], start[r * width + f], 0.0]);
             // As states of two candidates, or of one.
             let group = if rows % 2 == 0 { 2 } else { 1 };
             let mut lanes = vec![Lane([9.0; LANES]); panels(rows / group) * group * width];

@@ -8,8 +8,10 @@
 //! Parameters, flat: `W_s`, `W_x`, `W_t`, (`W_c`), `b_0`, then those of [`Hidden`].
 
 use super::elementwise::{add_scaled, add_to_rows, rows_plus, sum_rows};
+use super::fused::{Field, Flow, Perceptron, fits};
 use super::hidden::{Hidden, Workspace};
 use super::init::orthogonal;
+use super::lanes::{LANES, Lane, pack, panels};
 use super::matmul;
 use crate::noise::Noise;
 
@@ -43,12 +45,33 @@ pub struct VelocityWork {
     time: Vec<f32>,
     bias: Vec<f32>,
     d_output: Vec<f32>,
+    fast: Option<Fast>,
+}
+
+/// Buffers of the fast path.
+#[derive(Clone, Debug)]
+struct Fast {
+    perceptron: Perceptron,
+    /// All that the first layer is given.
+    inputs: Vec<Lane>,
+    d_output: Vec<Lane>,
+    flow: Flow,
 }
 
 impl VelocityWork {
     /// Buffers for `rows` rows of `shape`.
     pub fn new(shape: &VelocityShape, rows: usize) -> Self {
+        let fast = fits(&shape.hidden).then(|| {
+            let perceptron = Perceptron::new(shape.inputs(), shape.hidden, rows);
+            Fast {
+                inputs: vec![Lane::ZERO; shape.inputs() * perceptron.step()],
+                d_output: vec![Lane::ZERO; shape.act * perceptron.step()],
+                perceptron,
+                flow: Flow::new(shape.obs, shape.act, shape.hidden),
+            }
+        });
         Self {
+            fast,
             hidden: Workspace::new(&shape.hidden, rows),
             shift: vec![0.0; rows * shape.hidden.width],
             time: vec![0.0; rows * 2 * shape.frequencies.len()],
@@ -165,6 +188,27 @@ impl VelocityNet {
         self.shape.hidden.forward(self.tail(), shift, group, rows, &mut work.hidden, false)
     }
 
+    /// Carries the latents `u`, `particles` rows for each of the states `s`, along the field in place: one Euler step of
+    /// `dt` for each row of `times`, the steps' time parts; then a clip to the magnitude `clip`. Returns false, having
+    /// done nothing, where these layers have no fast path.
+    #[expect(clippy::too_many_arguments, reason = "what an integration takes and gives")]
+    pub fn integrate(
+        &self,
+        s: &[f32],
+        particles: usize,
+        u: &mut [f32],
+        times: &[f32],
+        dt: f32,
+        clip: f32,
+        work: &mut VelocityWork,
+    ) -> bool {
+        let Some(fast) = &mut work.fast else { return false };
+        self.bias(&mut work.bias);
+        let first = [self.w_s(), self.w_x(), &work.bias[..]];
+        fast.flow.integrate(Field { first, tail: self.tail(), times, dt, clip }, s, particles, u);
+        true
+    }
+
     /// The regression of v on `target` at (x, t, s), row by row: returns the mean squared error over all elements and
     /// overwrites `gradient` with its gradient.
     pub fn regress(
@@ -200,12 +244,34 @@ impl VelocityNet {
         let (obs, act, width) = (self.shape.obs, self.shape.act, self.shape.hidden.width);
         let (rows, times) = (t.len(), 2 * self.shape.frequencies.len());
         let len = rows * width;
+        let share = 1.0 / (rows * act) as f32;
         let te = &mut work.time[..rows * times];
         for (te, &t) in te.chunks_exact_mut(times.max(1)).zip(t) {
             let (sines, cosines) = te.split_at_mut(times / 2);
             for ((sin, cos), f) in sines.iter_mut().zip(cosines).zip(&self.shape.frequencies) {
                 (*sin, *cos) = (f * t).sin_cos();
             }
+        }
+        if let Some(Fast { perceptron, inputs, d_output, .. }) = &mut work.fast {
+            let step = perceptron.step();
+            pack(s, obs, step, inputs);
+            pack(x, act, step, &mut inputs[obs * step..]);
+            pack(te, times, step, &mut inputs[(obs + act) * step..]);
+            let constant = inputs[(obs + act + times) * step..].chunks_exact_mut(step);
+            constant.zip(&self.shape.constant).for_each(|(lanes, c)| lanes.fill(Lane([*c; LANES])));
+            let v = perceptron.forward(&self.params, inputs, panels(rows));
+            pack(target, act, step, d_output);
+            let mut loss = 0.0;
+            for (d, v) in d_output.chunks_exact_mut(step).zip(v.chunks_exact(step)) {
+                let each = d.iter_mut().flat_map(|d| &mut d.0).zip(v.iter().flat_map(|v| &v.0));
+                for (r, (d, v)) in each.take(rows).enumerate() {
+                    let weight = weights.map_or(1.0, |weights| weights[r]);
+                    loss += weight * (v - *d) * (v - *d);
+                    *d = 2.0 * share * weight * (v - *d);
+                }
+            }
+            perceptron.backward(&self.params, inputs, d_output, rows, gradient);
+            return loss * share;
         }
         self.bias(&mut work.bias);
         let shift = &mut work.shift[..len];
@@ -216,7 +282,6 @@ impl VelocityNet {
         let v = self.shape.hidden.forward(self.tail(), shift, 1, rows, &mut work.hidden, true);
 
         let d_output = &mut work.d_output[..rows * act];
-        let share = 1.0 / (rows * act) as f32;
         let mut loss = 0.0;
         for ((d, v), y) in d_output.iter_mut().zip(v.iter()).zip(target) {
             loss += (v - y) * (v - y);

@@ -13,7 +13,7 @@
 
 use crate::agent::{self, Agent, UpdateStats};
 use crate::config::Config;
-use crate::env::{Decision, Env};
+use crate::env::{self, Decision, Env};
 use crate::noise::{Noise, of_words, words_of};
 use crate::normaliser::Normaliser;
 use crate::policy::ArtefactBytes;
@@ -91,9 +91,35 @@ struct Lane {
     actions: Vec<f64>,
     episode_return: f64,
     length: u64,
+    /// The action that is due, in the plant's units, and what it led to.
+    action: Vec<f64>,
+    outcome: Result<env::Transition>,
+    next_obs: Vec<f32>,
 }
 
 impl Lane {
+    fn new(env: Decision, noise: Noise) -> Self {
+        let (obs, act) = (env.spec().obs(), env.spec().act());
+        let outcome = Ok(env::Transition { reward: 0.0, control_steps: 0, terminated: false, truncated: false });
+        Self {
+            env,
+            noise,
+            began: [0; 4],
+            actions: Vec::new(),
+            episode_return: 0.0,
+            length: 0,
+            action: vec![0.0; act],
+            outcome,
+            next_obs: vec![0.0; obs],
+        }
+    }
+
+    /// Carries the action out.
+    fn advance(&mut self) {
+        self.outcome = self.env.step(&self.action);
+        self.env.observe(&mut self.next_obs);
+    }
+
     /// Starts an episode; `obs` gets its first observation.
     fn reset(&mut self, obs: &mut [f32]) -> Result<()> {
         self.began = words_of(self.noise.rng());
@@ -135,9 +161,7 @@ pub struct Trainer {
     /// Raw observations of all lanes, side by side, the same normalised, and the actions for them.
     obs: Vec<f32>,
     normalised: Vec<f32>,
-    next_obs: Vec<f32>,
     actions: Vec<f32>,
-    plant_action: Vec<f64>,
     episodes: Vec<Episode>,
     progress: Progress,
     /// Updates that the decisions so far have bought and that were not made yet.
@@ -158,8 +182,7 @@ impl Trainer {
         let mut lanes = Vec::with_capacity(train.num_envs);
         for i in 0..train.num_envs {
             let env = Decision::new(make(i)?, config.env.action_repeat);
-            let noise = Noise::new(config.seed, STREAM_ENVIRONMENTS + i as u64);
-            lanes.push(Lane { env, noise, began: [0; 4], actions: Vec::new(), episode_return: 0.0, length: 0 });
+            lanes.push(Lane::new(env, Noise::new(config.seed, STREAM_ENVIRONMENTS + i as u64)));
         }
         let Some(first) = lanes.first() else {
             return Err(Error::usage(format!(
@@ -181,9 +204,7 @@ impl Trainer {
             high,
             obs: vec![0.0; train.num_envs * obs],
             normalised: vec![0.0; train.num_envs * obs],
-            next_obs: vec![0.0; obs],
             actions: vec![0.0; train.num_envs * act],
-            plant_action: vec![0.0; act],
             config: config.clone(),
             lanes,
             episodes: Vec::new(),
@@ -276,8 +297,9 @@ impl Trainer {
                 self.replay.normaliser().apply(&mut self.normalised);
                 self.agent.act(&self.normalised, &mut self.actions);
             }
+            self.advance();
             for lane in 0..lanes {
-                self.step(lane)?;
+                self.take(lane)?;
                 if !random {
                     self.owed += self.config.train().updates_per_decision;
                 }
@@ -287,25 +309,48 @@ impl Trainer {
         Ok(())
     }
 
-    /// One decision of one lane: act, store, and start anew where the episode ended.
-    fn step(&mut self, index: usize) -> Result<()> {
-        let lane = &mut self.lanes[index];
-        let (obs, act) = (self.next_obs.len(), self.plant_action.len());
-        let before = &mut self.obs[index * obs..(index + 1) * obs];
-        let action = &self.actions[index * act..(index + 1) * act];
-        let limits = self.low.iter().zip(&self.high);
-        for ((out, a), (low, high)) in self.plant_action.iter_mut().zip(action).zip(limits) {
-            *out = f64::from(low + (a + 1.0) * 0.5 * (high - low));
+    /// Carries out every lane's action, on several threads where the environments are worth it. Lanes share nothing, so
+    /// the threads change no bit.
+    fn advance(&mut self) {
+        let act = self.actions.len() / self.lanes.len();
+        for (lane, action) in self.lanes.iter_mut().zip(self.actions.chunks_exact(act)) {
+            let limits = self.low.iter().zip(&self.high);
+            for ((out, a), (low, high)) in lane.action.iter_mut().zip(action).zip(limits) {
+                *out = f64::from(low + (a + 1.0) * 0.5 * (high - low));
+            }
         }
-        let outcome = lane.env.step(&self.plant_action)?;
-        lane.actions.extend_from_slice(&self.plant_action);
-        lane.env.observe(&mut self.next_obs);
-        self.replay.normaliser_mut().observe(&self.next_obs);
+        let threads = self.config.env.threads.min(self.lanes.len());
+        if threads < 2 {
+            return self.lanes.iter_mut().for_each(Lane::advance);
+        }
+        let share = self.lanes.len().div_ceil(threads);
+        let elsewhere = std::thread::scope(|scope| {
+            let work = |lanes: &mut [Lane]| {
+                let started = ThreadTime::now();
+                lanes.iter_mut().for_each(Lane::advance);
+                started.elapsed().as_secs_f64()
+            };
+            let handles: Vec<_> = self.lanes.chunks_mut(share).map(|lanes| scope.spawn(move || work(lanes))).collect();
+            // A thread that panicked ends the program through the scope.
+            handles.into_iter().filter_map(|handle| handle.join().ok()).sum::<f64>()
+        });
+        self.progress.cpu_seconds += elsewhere;
+    }
+
+    /// Stores what one lane's action led to, and starts anew where the episode ended.
+    fn take(&mut self, index: usize) -> Result<()> {
+        let lane = &mut self.lanes[index];
+        let (obs, act) = (lane.next_obs.len(), lane.action.len());
+        let before = &mut self.obs[index * obs..(index + 1) * obs];
+        let outcome = lane.outcome.clone()?;
+        // Only now, so that a failed step can be left out when the run goes on.
+        lane.actions.extend_from_slice(&lane.action);
+        self.replay.normaliser_mut().observe(&lane.next_obs);
         self.replay.push(Transition {
             obs: before,
-            action,
+            action: &self.actions[index * act..(index + 1) * act],
             reward: (outcome.reward * self.config.env.reward_scale) as f32,
-            next_obs: &self.next_obs,
+            next_obs: &lane.next_obs,
             terminated: outcome.terminated,
         });
         self.progress.decisions += 1;
@@ -320,7 +365,7 @@ impl Trainer {
             self.broken = false;
             self.replay.normaliser_mut().observe(before);
         } else {
-            before.copy_from_slice(&self.next_obs);
+            before.copy_from_slice(&lane.next_obs);
         }
         Ok(())
     }
@@ -374,12 +419,12 @@ impl Trainer {
     ///
     /// Returns whether each of them shows what it showed before: one with randomness of its own does not.
     pub fn restore(&mut self) -> Result<bool> {
-        let width = self.next_obs.len();
+        let width = self.obs.len() / self.lanes.len();
         let mut same = true;
         for (lane, obs) in self.lanes.iter_mut().zip(self.obs.chunks_exact_mut(width)) {
-            self.next_obs.copy_from_slice(obs);
+            let shown = obs.to_vec();
             lane.restore(obs)?;
-            same &= obs.iter().zip(&self.next_obs).all(|(now, before)| now.to_bits() == before.to_bits());
+            same &= obs.iter().zip(&shown).all(|(now, before)| now.to_bits() == before.to_bits());
         }
         Ok(same)
     }
@@ -514,6 +559,18 @@ mod tests {
         // 67 decisions in an episode: 66 of three steps, one of two.
         assert!(trainer.episodes().iter().all(|e| e.length == 200));
         assert!(p.decisions * 3 >= p.steps && p.decisions * 3 < p.steps + 60);
+    }
+
+    #[test]
+    fn threads_of_the_environments_change_no_bit() {
+        let digest = |threads: &str| {
+            let mut trainer = Trainer::new(&config(&set(&["total_timesteps=900", threads]))).unwrap();
+            trainer.run(&mut ()).unwrap();
+            trainer.digest()
+        };
+        let alone = digest("env.threads=1");
+        assert_eq!(alone, digest("env.threads=3"));
+        assert_eq!(alone, digest("env.threads=9"));
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl Config {
             &[
                 ("total_timesteps", self.total_timesteps, 1, 1 << 50),
                 ("checkpoint_every", self.checkpoint_every, 1, 1 << 50),
+                ("env.threads", e.threads as u64, 1, 1024),
                 ("env.action_repeat", e.action_repeat as u64, 1, env.spec().time_limit as u64),
                 ("eval.episodes", v.episodes as u64, 1, 1_000_000),
                 ("eval.every", v.every, 1, 1 << 50),

@@ -73,6 +73,9 @@ struct Document {
 pub struct EnvConfig {
     /// The environment's name.
     pub name: String,
+    /// Threads on which the environments of one run step; it pays for environments that are slow. The results do not depend
+    /// on it.
+    pub threads: usize,
     /// Control steps that one decision lasts.
     pub action_repeat: usize,
     /// Factor on a decision's reward for training.
@@ -133,6 +136,7 @@ impl Config {
             replay: String::new(),
             env: EnvConfig {
                 name: spec.name.to_string(),
+                threads: if spec.name.starts_with("gym:") { cores() } else { 1 },
                 action_repeat: spec.action_repeat,
                 reward_scale: spec.reward_scale,
                 normaliser: if spec.obs_unknown { NormaliserRule::Fitted } else { NormaliserRule::Given },
@@ -223,6 +227,11 @@ impl Config {
     pub fn make_env(&self) -> Result<Box<dyn Env>> {
         env::make(&self.env.name, &self.env.physics)
     }
+}
+
+/// The processor's cores.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Control steps between evaluations that give a curve of twelve points.

@@ -119,8 +119,9 @@ impl Config {
         let leaves = |config: &Self| {
             let mut leaves = Vec::new();
             flatten("", &config.to_table(), &mut leaves);
-            leaves
-                .retain(|(key, _)| key != "total_timesteps" && key != "checkpoint_every" && !key.starts_with("eval."));
+            // What changes no number of the training may be changed.
+            let free = ["total_timesteps", "checkpoint_every", "tensorboard", "env.threads"];
+            leaves.retain(|(key, _)| !free.contains(&key.as_str()) && !key.starts_with("eval."));
             leaves
         };
         let (mine, theirs) = (leaves(self), leaves(other));

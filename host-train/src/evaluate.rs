@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The share of each way among episodes.
+pub type Shares<'a> = BTreeMap<&'a str, f64>;
+
 /// What an evaluation found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -46,8 +49,8 @@ impl Evaluation {
     }
 
     /// Share of the episodes that each way took, of the plain and of the greedy ones; none where there is one way only.
-    pub fn shares(&self) -> Option<(BTreeMap<&str, f64>, BTreeMap<&str, f64>)> {
-        fn of(ways: &[String]) -> BTreeMap<&str, f64> {
+    pub fn shares(&self) -> Option<(Shares<'_>, Shares<'_>)> {
+        fn of(ways: &[String]) -> Shares<'_> {
             let mut shares = BTreeMap::new();
             for way in ways {
                 *shares.entry(way.as_str()).or_insert(0.0) += 1.0 / ways.len() as f64;

@@ -49,6 +49,12 @@ pub struct Options {
 struct Plan {
     /// Environment -> the return below which a seed has failed.
     thresholds: BTreeMap<String, f64>,
+    /// Environment -> control steps of a training; where there is none, the environment's own.
+    #[serde(default)]
+    steps: BTreeMap<String, u64>,
+    /// `--set` options of the default and of every variant.
+    #[serde(default)]
+    common: Vec<String>,
     variant: Vec<Variant>,
 }
 
@@ -112,7 +118,10 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let out = options.out.clone().unwrap_or_else(|| name.into());
     let complete = whole && options.only.is_empty();
     let docs = options.docs.clone().unwrap_or_else(|| if complete { "docs".into() } else { out.clone() });
-    let steps = if whole { BTreeMap::new() } else { results::scaled_steps(&trainer, options.scale)? };
+    let mut steps = if whole { BTreeMap::new() } else { results::scaled_steps(&trainer, options.scale)? };
+    for (env, own) in &plan.steps {
+        steps.insert(env.clone(), (*own as f64 * options.scale).round() as u64);
+    }
 
     let default = Variant { name: DEFAULT.into(), why: String::new(), set: Vec::new() };
     let mut trainings = Vec::new();
@@ -122,7 +131,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
             if let Some(steps) = steps.get(env) {
                 arguments.extend(["--total-timesteps".into(), steps.to_string()]);
             }
-            arguments.extend(variant.set.iter().flat_map(|pair| ["--set".into(), pair.clone()]));
+            arguments.extend(plan.common.iter().chain(&variant.set).flat_map(|pair| ["--set".into(), pair.clone()]));
             let folder = folder(&out, env, variant);
             campaign::claim(root, &folder, &arguments)?;
             trainings.extend((1..=options.seeds).map(|seed| Training {

@@ -13,6 +13,8 @@
 //!
 //! Cost: 95-110 GMAC/s on an AVX-512 core where gemm reaches 95-105 without the ends.
 
+#![expect(clippy::needless_range_loop, reason = "registers are arrays of a constant length that are walked in step")]
+
 use pulp::{Arch, NullaryFnOnce, Scalar, Simd};
 use std::sync::LazyLock;
 
@@ -412,10 +414,7 @@ fn relu<S: Simd, const V: usize>(simd: S, mut sums: [S::f32s; V]) -> [S::f32s; V
 
 #[inline(always)]
 fn store<S: Simd, const V: usize>(out: &mut Lane, at: usize, values: [S::f32s; V]) {
-    let out = &mut S::as_mut_simd_f32s(&mut out.0).0[at..at + V];
-    for v in 0..V {
-        out[v] = values[v];
-    }
+    S::as_mut_simd_f32s(&mut out.0).0[at..at + V].copy_from_slice(&values);
 }
 
 #[inline(always)]

@@ -90,7 +90,7 @@ pub fn rfm_macs(c: &RfmConfig, obs: usize, act: usize) -> f64 {
         let choice = if particles > 1.0 { critic_state + 2.0 * particles * value } else { 0.0 };
         states * (state + particles * steps * velocity + choice) + steps * times * h
     };
-    let sampling = samples(batch) + if c.actor_at == ActorAt::Current { samples(points) } else { 0.0 };
+    let more_samples = if c.actor_at == ActorAt::Current { samples(points) } else { 0.0 };
     // Forward, gradients of the weights, and those below all layers but the first.
     let regression = |first: f64, rest: f64| 3.0 * (first + rest) - first;
     let target = batch * (critic_state + 2.0 * value);
@@ -99,7 +99,8 @@ pub fn rfm_macs(c: &RfmConfig, obs: usize, act: usize) -> f64 {
     let candidates = points * (critic_state + k * (2.0 * value + slope));
     let inputs = obs + act + times + if c.constant_embedding { times } else { 0.0 };
     let actor = points * regression(inputs * h, velocity - act * h);
-    sampling + target + critics + candidates + actor
+    // The actor's part of the work is done every so many updates.
+    samples(batch) + target + critics + (more_samples + candidates + actor) / c.actor_delay as f64
 }
 
 /// Multiply-accumulates of an update of soft actor-critic.
@@ -188,6 +189,7 @@ mod tests {
         let c = RfmConfig {
             train,
             actor_batch: 2,
+            actor_delay: 1,
             integration_steps: 7,
             frequencies: vec![1.0],
             bridge: 6,
@@ -206,6 +208,8 @@ mod tests {
         assert_eq!(rfm_macs(&c, 2, 1), f64::from(want));
         let plain = RfmConfig { control_variate: ControlVariate::None, ..c.clone() };
         assert_eq!(rfm_macs(&plain, 2, 1), f64::from(want - 2 * 6 * 35));
+        let seldom = RfmConfig { actor_delay: 2, ..c.clone() };
+        assert_eq!(rfm_macs(&seldom, 2, 1), f64::from(want) - f64::from(candidates + actor) / 2.0);
         let current = RfmConfig { actor_at: ActorAt::Current, target_particles: 3, ..c };
         let samples = |n: i32| n * (8 + 3 * 7 * 24 + 20 + 2 * 3 * 35) + 7 * 2 * 4;
         assert_eq!(rfm_macs(&current, 2, 1), f64::from(want - sampling + samples(3) + samples(2)));

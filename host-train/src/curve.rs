@@ -8,17 +8,17 @@ use crate::{Error, Result};
 use plotters::prelude::*;
 use std::path::Path;
 
-/// Draws `curve.svg`: the return of single samples with its interval, and of the best of several, over control steps.
-pub fn write_curve(path: &Path, title: &str, best_of: usize, rows: &[ProgressRow]) -> Result<()> {
+/// Draws `curve.svg`: the return of single samples with its interval, and of the greedy choice, over control steps.
+pub fn write_curve(path: &Path, title: &str, greedy: &str, rows: &[ProgressRow]) -> Result<()> {
     let mut svg = String::new();
-    draw(&mut svg, title, best_of, rows)
+    draw(&mut svg, title, greedy, rows)
         .map_err(|e| Error::failure(format!("cannot draw {} ({e})", path.display())))?;
     write_atomic(path, svg.as_bytes())
 }
 
 type DrawResult = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn draw(svg: &mut String, title: &str, best_of: usize, rows: &[ProgressRow]) -> DrawResult {
+fn draw(svg: &mut String, title: &str, greedy: &str, rows: &[ProgressRow]) -> DrawResult {
     const SINGLE: RGBColor = RGBColor(0, 90, 160);
     const BEST: RGBColor = RGBColor(213, 94, 0);
     let mean: Vec<_> = points(rows, |r| r.return_mean);
@@ -58,7 +58,7 @@ fn draw(svg: &mut String, title: &str, best_of: usize, rows: &[ProgressRow]) -> 
     }
     for (series, colour, label) in [
         (mean, SINGLE, "single sample, 95 % interval".to_string()),
-        (best, BEST, format!("best of {best_of} by the critic")),
+        (best, BEST, greedy.to_string()),
     ] {
         chart
             .draw_series(LineSeries::new(series.iter().copied(), colour.stroke_width(2)).point_size(3))?
@@ -111,7 +111,7 @@ mod tests {
         let path = dir.path().join("curve.svg");
         let rows: Vec<_> =
             (0..=12).map(|i| row(i * 1000, -1300.0 + 1150.0 * (1.0 - (-(i as f64) / 3.0).exp()))).collect();
-        write_curve(&path, "pendulum, rfm, seed 1", 16, &rows).unwrap();
+        write_curve(&path, "pendulum, rfm, seed 1", "best of 16 by the critic", &rows).unwrap();
         let svg = std::fs::read_to_string(&path).unwrap();
         for word in
             ["control steps", "return of an episode", "best of 16", "single sample", "pendulum, rfm", "12000", "-1200"]
@@ -127,7 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("curve.svg");
         for rows in [vec![], vec![row(0, 5.0)], vec![row(0, f64::NAN), row(10, f64::NAN)]] {
-            write_curve(&path, "x", 16, &rows).unwrap();
+            write_curve(&path, "x", "best of 16", &rows).unwrap();
             let svg = std::fs::read_to_string(&path).unwrap();
             assert!(svg.ends_with("</svg>\n") && !svg.contains("NaN"));
         }

@@ -2,7 +2,7 @@
 //! how it goes on.
 //!
 //! The folder is complete at every evaluation: policy, curve and table are replaced atomically. A checkpoint holds the
-//! trainer and what the session keeps itself ([`Book`]), so a run that was killed goes on from its newest one and ends
+//! trainer and what the session keeps itself (its book), so a run that was killed goes on from its newest one and ends
 //! with the bits of a run that was never stopped; what stands in the folder from after the checkpoint is made again.
 //! What a person sees of a run goes through a [`Reporter`], so a run in a terminal and one of several side by side are
 //! the same run.
@@ -223,7 +223,7 @@ impl<'a> Session<'a> {
             done => done?,
         };
         let before = self.book.before.clone();
-        self.reporter.note(&format!("untrained: {}", describe(&before, self.config.eval.best_of)));
+        self.reporter.note(&format!("untrained: {}", describe(&before, &greedy(&self.config))));
         self.record(&trainer, &before)?;
         self.finish(trainer)
     }
@@ -393,7 +393,7 @@ impl<'a> Session<'a> {
         write_progress(&self.run, &self.book.rows)?;
         let config = &self.config;
         let title = format!("{}, {}, seed {}", config.env.name, config.algo(), config.seed);
-        write_curve(&self.run.file("curve.svg"), &title, config.eval.best_of, &self.book.rows)
+        write_curve(&self.run.file("curve.svg"), &title, &greedy(config), &self.book.rows)
     }
 
     /// Whether an evaluation along the way is due.
@@ -512,19 +512,34 @@ fn warning(trainer: &Trainer) -> Option<String> {
     })
 }
 
+/// What the greedy choice of a configured algorithm is.
+pub fn greedy(config: &Config) -> String {
+    match config.algo() {
+        "sac" => "mean action".to_string(),
+        _ => best_of(config.eval.best_of),
+    }
+}
+
+/// The greedy choice of a policy with critics.
+pub fn best_of(particles: usize) -> String {
+    format!("best of {particles} by the critic")
+}
+
 /// `mean return -150.1 +- 30.2 (single sample), -149.8 +- 30.1 (best of 16 by the critic), 20 episodes, 95 % interval`.
-pub fn describe(evaluation: &Evaluation, best_of: usize) -> String {
+///
+/// `greedy` says what the greedy choice is, as [`greedy`] does.
+pub fn describe(evaluation: &Evaluation, greedy: &str) -> String {
     let interval = |s: Summary| {
         if s.ci95.is_finite() { format!("{:.1} +- {:.1}", s.mean, s.ci95) } else { format!("{:.1}", s.mean) }
     };
     let plain = evaluation.plain();
-    let best = evaluation.best().map(|b| format!(", {} (best of {best_of} by the critic)", interval(b)));
+    let best = evaluation.best().map(|b| format!(", {} ({greedy})", interval(b)));
     let over = if plain.n == 1 { "1 episode".to_string() } else { format!("{} episodes, 95 % interval", plain.n) };
-    let ways = evaluation.shares().map(|(single, greedy)| {
+    let ways = evaluation.shares().map(|(single, chosen)| {
         let listed = |shares: BTreeMap<&str, f64>| {
             shares.into_iter().map(|(way, share)| format!("{way} {share:.2}")).collect::<Vec<_>>().join(" ")
         };
-        format!("; ways {} (single sample), {} (best of {best_of})", listed(single), listed(greedy))
+        format!("; ways {} (single sample), {} ({greedy})", listed(single), listed(chosen))
     });
     let (best, ways) = (best.unwrap_or_default(), ways.unwrap_or_default());
     format!("mean return {} (single sample){best}, {over}{ways}", interval(plain))

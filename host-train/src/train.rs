@@ -300,7 +300,8 @@ impl Trainer {
             self.advance();
             for lane in 0..lanes {
                 self.take(lane)?;
-                if !random {
+                // A minibatch of fewer transitions than it has rows would only repeat them.
+                if !random && self.replay.len() >= self.config.train().batch_size {
                     self.owed += self.config.train().updates_per_decision;
                 }
             }

@@ -57,7 +57,7 @@ fn records_are_matched() {
     let output = run(&["check-env", RECORDS, "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report = json(&output);
-    assert_eq!((report["records"].as_u64(), report["steps"].as_u64()), (Some(4), Some(650)));
+    assert_eq!((report["records"].as_u64(), report["steps"].as_u64()), (Some(5), Some(700)));
     for key in ["max_obs_diff", "max_reward_diff"] {
         assert!(report[key].as_f64().unwrap() <= 1e-6, "{report}");
     }

@@ -13,7 +13,9 @@
 //! The log-probability is the integral over the log signal-to-noise ratio l = ln(alpha^2 / beta^2) (Kong et al. 2023,
 //! "Information-theoretic diffusion"; MaxEntDP's equation for the entropy)
 //!
-//!     log pi(a) = -d/2 ln(2 pi e) + 1/2 int (d alpha^2 - E|e - e(s, alpha a + beta e, t)|^2) dl,
+//! ```text
+//! log pi(a) = -d/2 ln(2 pi e) + 1/2 int (d alpha^2 - E|e - e(s, alpha a + beta e, t)|^2) dl,
+//! ```
 //!
 //! where alpha^2 |e|^2 stands here for its mean d alpha^2: the same expectation, and the noise of the two terms cancels
 //! where the network knows nothing, so that one noise a level is enough.

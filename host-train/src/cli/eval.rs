@@ -13,7 +13,7 @@ use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Player, Protocol,
 use crate::fleet;
 use crate::policy::ArtefactBytes;
 use crate::run::RunDir;
-use crate::session::describe;
+use crate::session::{self, describe, greedy};
 use crate::stats::{Interval, Scores};
 use crate::train::Trainer;
 use crate::transitions;
@@ -28,8 +28,8 @@ use std::sync::atomic::AtomicBool;
 pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
     let seeds = fleet::seeds_in(&args.policy);
     if seeds.is_empty() {
-        let (evaluation, object) = one(args, &args.policy)?;
-        output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, args.best_of as usize)));
+        let (evaluation, object, label) = one(args, &args.policy)?;
+        output.line(&format!("{}: {}", args.policy.display(), describe(&evaluation, &label)));
         tell_spread(&evaluation, output);
         output.object(&object);
         return Ok(());
@@ -42,8 +42,8 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
     }
     let (mut single, mut greedy, mut objects) = (Vec::new(), Vec::new(), Vec::new());
     for (seed, path) in &seeds {
-        let (evaluation, object) = one(args, path)?;
-        output.line(&format!("seed {seed}: {}", describe(&evaluation, args.best_of as usize)));
+        let (evaluation, object, label) = one(args, path)?;
+        output.line(&format!("seed {seed}: {}", describe(&evaluation, &label)));
         tell_ways(&evaluation, output);
         single.push(evaluation.plain().mean);
         greedy.extend(evaluation.best().map(|best| best.mean));
@@ -65,8 +65,8 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
     Ok(())
 }
 
-/// Plays one policy; the evaluation and its JSON object.
-fn one(args: &EvalArgs, path: &Path) -> Result<(Evaluation, Value)> {
+/// Plays one policy; the evaluation, its JSON object, and what its greedy choice is.
+fn one(args: &EvalArgs, path: &Path) -> Result<(Evaluation, Value, String)> {
     let started = ProcessTime::now();
     let file = if path.is_dir() { path.join("policy.flw") } else { path.to_path_buf() };
     let run_dir = file.parent().filter(|dir| dir.join("config.toml").is_file());
@@ -118,7 +118,15 @@ fn one(args: &EvalArgs, path: &Path) -> Result<(Evaluation, Value)> {
         "run_dir": run_dir,
         "policy": policy,
     });
-    Ok((evaluation, object))
+    let label = match &trained {
+        Some(config) if policy.is_none() => {
+            let mut config = config.clone();
+            config.eval.best_of = best_of;
+            greedy(&config)
+        }
+        _ => session::best_of(best_of),
+    };
+    Ok((evaluation, object, label))
 }
 
 /// Plays the episodes and, where it was asked for, records them.

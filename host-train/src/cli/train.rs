@@ -7,7 +7,7 @@ use crate::config::{Config, Sources};
 use crate::evaluate::Evaluation;
 use crate::fleet::{self, Audience, Member};
 use crate::run::RunDir;
-use crate::session::{Outcome, Reporter, Session, describe};
+use crate::session::{Outcome, Reporter, Session, describe, greedy};
 use crate::stats::{Interval, Scores};
 use crate::train::Progress;
 use crate::{Error, Result};
@@ -32,6 +32,13 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
     })?;
     let interrupted = interrupt_flag()?;
     if let Some(seeds) = args.seeds {
+        if config.seed.checked_add(u64::from(seeds)).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(Error::usage(format!(
+                "{seeds} seeds from {} on go beyond the largest seed, {}: give a smaller --seed",
+                config.seed,
+                i64::MAX
+            )));
+        }
         let parent = RunDir::parent(args.out.as_deref(), &config, u64::from(seeds))?;
         let mut audience = Crowd::new(config.total_timesteps * u64::from(seeds));
         note(&format!(
@@ -139,8 +146,8 @@ pub(super) fn tell(outcome: &Outcome, output: Output) {
         progress.updates,
         progress.cpu_seconds
     ));
-    output.line(&format!("  before   {}", describe(before, config.eval.best_of)));
-    output.line(&format!("  after    {}", describe(after, config.eval.best_of)));
+    output.line(&format!("  before   {}", describe(before, &greedy(config))));
+    output.line(&format!("  after    {}", describe(after, &greedy(config))));
     if let Some(bytes) = policy_bytes {
         output.line(&format!("  policy   {file}, {bytes} bytes"));
     }
@@ -182,7 +189,7 @@ fn report(outcome: &Outcome) -> Value {
 /// A progress bar in a terminal, lines elsewhere.
 pub(super) struct Terminal {
     bar: ProgressBar,
-    best_of: usize,
+    greedy: String,
     /// Control steps when the bar began, after the first block.
     from: Option<u64>,
 }
@@ -196,7 +203,7 @@ impl Terminal {
             let _ = write!(out, "{:.0}/s", state.per_sec());
         });
         let bar = ProgressBar::new(config.total_timesteps).with_style(style).with_message("no episode yet");
-        Self { bar, best_of: config.eval.best_of, from: None }
+        Self { bar, greedy: greedy(config), from: None }
     }
 
     pub(super) fn finish(&self) {
@@ -228,7 +235,7 @@ impl Reporter for Terminal {
                 "{} of {} control steps, {rate:.0}/s, {left:.0} s left: {}",
                 progress.steps,
                 progress.total,
-                describe(evaluation, self.best_of)
+                describe(evaluation, &self.greedy)
             ));
         }
     }
@@ -272,7 +279,7 @@ impl Audience for Crowd {
     fn done(&mut self, member: &Member) {
         let text = match &member.outcome {
             Ok(outcome) => {
-                let what = describe(&outcome.after, outcome.config.eval.best_of);
+                let what = describe(&outcome.after, &greedy(&outcome.config));
                 format!("seed {}: {what}, {:.1} CPU-seconds", member.seed, outcome.progress.cpu_seconds)
             }
             Err(error) => format!("seed {}: {error}", member.seed),

@@ -212,6 +212,7 @@ impl RfmConfig {
             constant_embedding: true,
             actor_out_gain: 1.0,
             actor_batch: 256,
+            actor_average: 1.0,
             actor_at: ActorAt::Current,
             integration_steps: 10,
             t_min: 0.01,
@@ -227,6 +228,7 @@ impl RfmConfig {
             control_variate: ControlVariate::Diagonal,
             temperature: 0.02,
             temperature_rule: TemperatureRule::Fixed,
+            // What is left belongs to proposals, rules and a control variate that it does not use.
             ..Self::standard()
         }
     }

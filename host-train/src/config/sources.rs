@@ -75,7 +75,7 @@ impl Config {
         }
         entries.extend(sources.tensorboard.then(|| ("tensorboard".to_string(), Value::Boolean(true))));
         if let Some(path) = sources.init {
-            for (key, value) in shapes_of(path, &algo)? {
+            for (key, value) in shapes_of(path, &algo, &base)? {
                 if set.iter().any(|(k, v)| *k == key && *v != value) {
                     return Err(Error::usage(format!(
                         "{key} is {value} in {}, where training starts: leave it out of --set",
@@ -181,7 +181,7 @@ impl Config {
 }
 
 /// What a policy determines of a configuration that starts from it: the form of its networks, and its normaliser.
-fn shapes_of(path: &Path, algo: &str) -> Result<Vec<(String, Value)>> {
+fn shapes_of(path: &Path, algo: &str, base: &Config) -> Result<Vec<(String, Value)>> {
     if algo != "rfm" {
         return Err(Error::usage(format!("--init starts rfm alone, for {algo} has no artefact: leave it out")));
     }
@@ -190,6 +190,16 @@ fn shapes_of(path: &Path, algo: &str) -> Result<Vec<(String, Value)>> {
     let shape = artefact.velocity().shape();
     let reals = |v: &[f32]| Value::Array(v.iter().map(|&x| Value::Float(f64::from(x))).collect());
     let whole = |n: usize| Value::Integer(n as i64);
+    if shape.obs != base.env.obs_mean.len() {
+        return Err(Error::usage(format!(
+            "{} is a policy for {} with {} observations, and {} has {}: start from a policy of the same environment",
+            path.display(),
+            artefact.name(),
+            shape.obs,
+            base.env.name,
+            base.env.obs_mean.len()
+        )));
+    }
     let normaliser = artefact.normalizer();
     let mut entries = vec![
         ("rfm.actor_hidden", whole(shape.hidden)),

@@ -11,8 +11,7 @@ use std::path::Path;
 /// Draws `curve.svg`: the return of single samples with its interval, and of the greedy choice, over control steps.
 pub fn write_curve(path: &Path, title: &str, greedy: &str, rows: &[ProgressRow]) -> Result<()> {
     let mut svg = String::new();
-    draw(&mut svg, title, greedy, rows)
-        .map_err(|e| Error::failure(format!("cannot draw {} ({e})", path.display())))?;
+    draw(&mut svg, title, greedy, rows).map_err(|e| Error::failure(format!("cannot draw {} ({e})", path.display())))?;
     write_atomic(path, svg.as_bytes())
 }
 
@@ -56,10 +55,9 @@ fn draw(svg: &mut String, title: &str, greedy: &str, rows: &[ProgressRow]) -> Dr
     if band.len() > 2 {
         chart.draw_series([Polygon::new(band, SINGLE.mix(0.15))])?;
     }
-    for (series, colour, label) in [
-        (mean, SINGLE, "single sample, 95 % interval".to_string()),
-        (best, BEST, greedy.to_string()),
-    ] {
+    for (series, colour, label) in
+        [(mean, SINGLE, "single sample, 95 % interval".to_string()), (best, BEST, greedy.to_string())]
+    {
         chart
             .draw_series(LineSeries::new(series.iter().copied(), colour.stroke_width(2)).point_size(3))?
             .label(label)

@@ -46,6 +46,11 @@ const PICTURES: [(&str, &[&str], &str); 3] = [
     ("cpu.svg", &["--metric", "single", "--x", "cpu"], "return of single samples over CPU time"),
 ];
 
+/// Control steps where the comparison is shorter than the environment's default: six algorithms, a training up to a minute.
+const LENGTHS: [(&str, u64); 2] = [("cartpole", 120_000), ("furuta", 150_000)];
+/// Episodes of an evaluation along the way: over five seeds the curves need no more of each.
+const CURVE_EPISODES: &str = "eval.curve_episodes=2";
+
 /// Trains and writes.
 pub fn run(root: &Path, options: &Options) -> Result<u8> {
     check_scale(options.scale)?;
@@ -54,13 +59,17 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let name = if whole { "runs/results".to_string() } else { format!("runs/results-{}", options.scale) };
     let out = options.out.clone().unwrap_or_else(|| name.into());
     let docs = options.docs.clone().unwrap_or_else(|| if whole { "docs".into() } else { out.clone() });
-    let steps = if whole { BTreeMap::new() } else { scaled_steps(&trainer, options.scale)? };
+    let mut steps = if whole { BTreeMap::new() } else { scaled_steps(&trainer, options.scale)? };
+    for (env, own) in LENGTHS {
+        steps.insert(env.to_string(), (own as f64 * options.scale).round() as u64);
+    }
 
     let mut folders = Vec::new();
     let mut trainings = Vec::new();
     for env in &options.envs {
         for algo in &options.algos {
-            let mut arguments: Vec<String> = ["--algo", algo, "--env", env].map(String::from).to_vec();
+            let mut arguments: Vec<String> =
+                ["--algo", algo, "--env", env, "--set", CURVE_EPISODES].map(String::from).to_vec();
             if let Some(steps) = steps.get(env) {
                 arguments.extend(["--total-timesteps".into(), steps.to_string()]);
             }

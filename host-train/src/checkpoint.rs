@@ -280,8 +280,9 @@ mod tests {
     use crate::noise::Noise;
 
     fn config() -> Config {
-        let set = ["rfm.actor_hidden=8", "rfm.critic_hidden=8", "rfm.learning_starts=32", "total_timesteps=96"];
-        let set: Vec<String> = set.iter().map(ToString::to_string).collect();
+        let small = ["rfm.actor_hidden=8", "rfm.critic_hidden=8", "rfm.batch_size=16", "rfm.actor_batch=16"];
+        let short = ["rfm.learning_starts=32", "total_timesteps=96"];
+        let set: Vec<String> = small.iter().chain(&short).map(ToString::to_string).collect();
         Config::resolve(&Sources { set: &set, ..Sources::default() }).unwrap()
     }
 

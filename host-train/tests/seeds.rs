@@ -18,8 +18,15 @@ fn train(env: &str, seed: u64) -> Value {
     serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
 }
 
-/// Trains the seeds, prints a line each, and returns the single-sample returns and CPU-seconds.
-fn table(env: &str, fixed: std::ops::Range<u64>) -> Vec<(f64, f64)> {
+/// What a seed came to.
+struct Row {
+    single: f64,
+    greedy: f64,
+    cpu: f64,
+}
+
+/// Trains the seeds and prints a line each.
+fn table(env: &str, fixed: std::ops::Range<u64>) -> Vec<Row> {
     let seeds: Vec<u64> = match std::env::var("SEEDS") {
         Ok(list) => list.split(',').map(|seed| seed.trim().parse().unwrap()).collect(),
         Err(_) => fixed.collect(),
@@ -34,27 +41,30 @@ fn table(env: &str, fixed: std::ops::Range<u64>) -> Vec<(f64, f64)> {
             number("return_best_of"),
             number("cpu_seconds")
         );
-        (number("return_mean"), number("cpu_seconds"))
+        Row { single: number("return_mean"), greedy: number("return_best_of"), cpu: number("cpu_seconds") }
     };
     seeds.into_iter().map(row).collect()
 }
 
 #[test]
-#[ignore = "trains ten policies, about a minute of CPU"]
-fn nine_of_ten_seeds_solve_the_pendulum() {
+#[ignore = "trains ten policies, about half a minute of CPU"]
+fn ten_of_ten_seeds_solve_the_pendulum() {
     let rows = table("pendulum", 4101..4111);
-    let solved = rows.iter().filter(|(single, _)| *single >= -200.0).count();
+    let solved = rows.iter().filter(|row| row.single >= -200.0).count();
     println!("{solved} of {} at -200 or more", rows.len());
-    assert!(10 * solved >= 9 * rows.len());
-    assert!(rows.iter().all(|(_, cpu)| *cpu <= 20.0), "a seed took more than 20 CPU-seconds");
+    assert_eq!(solved, rows.len());
+    // 2 CPU-seconds on an idle machine; a busy one may take twice as long.
+    assert!(rows.iter().all(|row| row.cpu <= 5.0), "a seed took more than 5 CPU-seconds");
 }
 
 #[test]
-#[ignore = "trains five policies, about a minute of CPU"]
-fn most_seeds_swing_the_cartpole_up() {
+#[ignore = "trains five policies, about a minute and a half of CPU"]
+fn every_seed_swings_the_cartpole_up() {
     let rows = table("cartpole", 4101..4106);
-    let mean = rows.iter().map(|(single, _)| single).sum::<f64>() / rows.len() as f64;
-    println!("mean {mean:.1}");
-    // Ten other seeds had a mean of 814 and a standard deviation of 26; a policy that does not swing up stays below 200.
-    assert!(mean >= 700.0, "{mean}");
+    let mean = rows.iter().map(|row| row.single).sum::<f64>() / rows.len() as f64;
+    println!("mean of single samples {mean:.1}");
+    // A policy that does not swing up stays below 300. Five other seeds had 836 to 862 and 827 to 860.
+    assert!(rows.iter().all(|row| row.greedy >= 800.0), "a seed's greedy choice is below 800");
+    assert!(rows.iter().all(|row| row.single >= 0.95 * row.greedy), "single samples are 5 % below the greedy choice");
+    assert!(rows.iter().all(|row| row.cpu <= 60.0), "a seed took more than 60 CPU-seconds");
 }

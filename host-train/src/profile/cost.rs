@@ -4,7 +4,7 @@
 //! rows, activations by kind, residual sums, evaluations of the velocity and their slopes, squashed
 //! components (with the noise they start from), observations. `cargo xtask
 //! profile-fit` measures decisions of random policies in QEMU, fits the constants below and prints them with the error on
-//! policies that took no part in the fit; `cargo xtask test` measures the committed policy and others against [`ERROR`].
+//! policies that took no part in the fit; `cargo xtask test` measures the committed policy and others against `ERROR`.
 //! Instructions are not cycles, and an activation's instructions depend on its argument: that is most of the error.
 //!
 //! No allocation, no panics. This file depends on `flowlet` alone, since xtask compiles it too.

@@ -403,14 +403,10 @@ impl Trainer {
             lane.visit(&format!("env_{i}"), visitor);
         }
         let p = &mut self.progress;
-        let mut counts = [p.steps, p.decisions, p.updates, p.refused, p.last.refused as u64];
+        let mut counts = [p.steps, p.decisions, p.updates, p.refused];
         visitor.u64s("counts", &mut counts);
-        [p.steps, p.decisions, p.updates, p.refused, _] = counts;
-        p.last.refused = counts[4] as usize;
-        let l = &mut p.last;
-        let mut last = [l.critic_loss, l.actor_loss, l.q_mean, l.ess, l.entropy, l.lambda, l.grad_norm];
-        visitor.f32s("last_update", &mut last);
-        [l.critic_loss, l.actor_loss, l.q_mean, l.ess, l.entropy, l.lambda, l.grad_norm] = last;
+        [p.steps, p.decisions, p.updates, p.refused] = counts;
+        p.last.visit("last_update", visitor);
         visitor.f64s("owed_updates", std::slice::from_mut(&mut self.owed));
         visitor.f32s("observations", &mut self.obs);
         visitor.aside("cpu_seconds", &mut self.progress.cpu_seconds);

@@ -152,9 +152,11 @@ fn a_longer_run_is_the_run_that_was_never_stopped() {
     for algo in ALGORITHMS {
         let wraps = format!("{algo}.buffer_size=150");
         let (one, blocks) = (format!("{algo}.num_envs=1"), format!("{algo}.block=7"));
-        let cases: [&[&str]; 3] = [
+        let cases: [&[&str]; 4] = [
             &[&wraps, "env.normaliser=fitted"],
             &["env.action_repeat=3", "checkpoint_every=100000", "eval.every=97"],
+            // An actor that learns so rarely that both ends fall between two of its updates.
+            &["rfm.actor_delay=150"],
             &[&one, &blocks, "checkpoint_every=60", "eval.every=100000", "env.name=cartpole"],
         ];
         // The loop is the same for all: one algorithm goes through every case, the others through the first.

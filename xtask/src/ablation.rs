@@ -149,8 +149,8 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let mut block = format!(
         "`cargo xtask ablation --seeds {} --envs {}{}` on {}. Variants and the default are trained on the same seeds. \
          Score of a seed: mean return of single samples over the evaluation episodes. Difference: variant minus default, \
-         mean over seeds, with its 95 % bootstrap interval; bold where the interval leaves out 0, which one variant in \
-         twenty does by chance. IQM: interquartile mean.\n",
+         mean over seeds, with its 95 % bootstrap interval; bold where the interval leaves out 0, which with ten seeds one \
+         variant in ten does by chance. IQM: interquartile mean.\n",
         options.seeds,
         options.envs.join(","),
         if whole { String::new() } else { format!(" --scale {}", options.scale) },

@@ -158,16 +158,63 @@ fn write(root: &Path, trainer: &Trainer, options: &Options, folders: &[PathBuf],
     writeln!(
         text,
         "`cargo xtask results --seeds {} --algos {} --envs {}{scale}`, which trains each seed by `host-train train \
-         --algo A --env E --seed N` and makes table and pictures by `host-train report` and `host-train plot`. Training \
-         took {} CPU-minutes in all, evaluations not counted, on {}.",
+         --algo A --env E --seed N --set {CURVE_EPISODES}` ({}) and makes table and pictures by `host-train report` and \
+         `host-train plot`. Training took {} CPU-minutes in all, evaluations not counted, on {}.\n\nThe constants of `rfm` \
+         were tuned on `pendulum` and `cartpole` with many seeds, those of the others with one to three \
+         (`docs/algorithms.md`): where intervals overlap, nothing is said about the algorithms.",
         options.seeds,
         options.algos.join(","),
         options.envs.join(","),
+        LENGTHS.map(|(env, steps)| format!("`--total-timesteps {steps}` on {env}")).join(", "),
         document::number(cpu / 60.0),
         document::machine()
     )?;
     text.push_str(&settings(groups));
+    if let Some(ways) = ways(trainer, &known)? {
+        text.push_str(&ways);
+    }
     document::write(&root.join(docs).join("results.md"), "Results", "cargo xtask results", &text)
+}
+
+/// Episodes that show the ways of a policy.
+const WAY_EPISODES: &str = "100";
+
+/// Which ways round the obstacle each algorithm takes, and what it still gets when one of them is closed after training;
+/// nothing without runs on `fork`.
+fn ways(trainer: &Trainer, folders: &[&PathBuf]) -> Result<Option<String>> {
+    let name = |folder: &Path| Some(folder.file_name()?.to_str()?.strip_prefix("fork__")?.to_string());
+    let mut rows = String::new();
+    for folder in folders {
+        let Some(algo) = name(folder) else { continue };
+        let policy = folder.to_string_lossy();
+        let mut cells = Vec::new();
+        for blocked in ["env.blocked=0", "env.blocked=1", "env.blocked=2"] {
+            let words =
+                ["eval", "--policy", &policy, "--episodes", WAY_EPISODES, "--set", "env.scatter=0", "--set", blocked];
+            let played = trainer.json(&words.map(String::from))?;
+            let mean = played["return_mean"].as_f64().context("`host-train eval --json` has no return_mean")?;
+            if blocked == "env.blocked=0" {
+                let runs = played["runs"].as_array().context("`host-train eval --json` has no runs")?;
+                let share = |run: &Value| run["ways"]["single"]["upper"].as_f64().unwrap_or(0.0);
+                let shares: Vec<String> = runs.iter().map(|run| format!("{:.0} %", 100.0 * share(run))).collect();
+                let both = runs.iter().filter(|run| (0.05..=0.95).contains(&share(run))).count();
+                cells.push(shares.join(", "));
+                cells.push(format!("{both} of {}", runs.len()));
+            }
+            cells.push(document::number(mean));
+        }
+        writeln!(rows, "| {algo} | {} |", cells.join(" | "))?;
+    }
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(format!(
+        "\n## Two ways on fork\n\nSingle samples from the axis, {WAY_EPISODES} episodes a seed: `host-train eval --policy RUN \
+         --episodes {WAY_EPISODES} --set env.scatter=0 --set env.blocked=B`. The share of the upper way is that of each seed; a \
+         seed uses both ways where each has at least 5 %. Closed: one way has a wall that no observation shows.\n\n\
+         | algorithm | share of the upper way | seeds with both | return, both open | upper closed | lower closed |\n\
+         |---|---|---|---|---|---|\n{rows}"
+    )))
 }
 
 /// CPU-seconds of all seeds of a group.

@@ -55,6 +55,19 @@ pub struct UpdateStats {
     pub grad_norm: f32,
 }
 
+impl UpdateStats {
+    /// Shows the numbers, which a run that goes on reports again until the next update.
+    pub fn visit(&mut self, name: &str, visitor: &mut dyn Visitor) {
+        let mut refused = [self.refused as u64];
+        visitor.u64s(&format!("{name}.refused"), &mut refused);
+        self.refused = refused[0] as usize;
+        let mut values =
+            [self.critic_loss, self.actor_loss, self.q_mean, self.ess, self.entropy, self.lambda, self.grad_norm];
+        visitor.f32s(name, &mut values);
+        [self.critic_loss, self.actor_loss, self.q_mean, self.ess, self.entropy, self.lambda, self.grad_norm] = values;
+    }
+}
+
 /// One algorithm: it behaves, learns, is evaluated, and shows every number that learning changes.
 pub trait Agent: Send {
     /// Actions in (-1, 1), `rows x act`, for the normalised observations `obs`, `rows x obs`, as the agent behaves while it

@@ -316,6 +316,7 @@ impl Agent for Rfm {
         self.critic_adam.visit("critic_adam", visitor);
         visitor.f32s("log_temperature", std::slice::from_mut(&mut self.log_lambda));
         visitor.u64s("agent_updates", std::slice::from_mut(&mut self.count));
+        self.last.visit("last_actor_update", visitor);
         self.behaviour.visit("behaviour_noise", visitor);
         self.updates.visit("update_noise", visitor);
     }

@@ -182,7 +182,6 @@ impl Config {
     pub fn rfm(&self) -> Result<&RfmConfig> {
         match &self.algorithm {
             Algorithm::Rfm(rfm) => Ok(rfm),
-            #[allow(unreachable_patterns)]
             other => Err(Error::usage(format!("this needs a policy of rfm and not of {}", other.name()))),
         }
     }

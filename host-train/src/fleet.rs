@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::run::RunDir;
-use crate::session::{Outcome, Reporter, Session};
+use crate::session::{self, Outcome, Reporter, Session};
 use crate::train::Progress;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
@@ -90,6 +90,11 @@ pub fn train(
         made[&seed].clone()?;
         Session::resume(path, None, Arc::clone(interrupted), reporter)
     })
+}
+
+/// Refuses what [`resume`] could do with some seeds beneath `parent` and not with others. Reads every checkpoint.
+pub fn check(parent: &Path, total: Option<u64>) -> Result<()> {
+    seeds_in(parent).iter().try_for_each(|(_, path)| session::check_resume(path, total))
 }
 
 /// Goes on with every seed beneath `parent`, to `total` control steps each where that is given.
@@ -212,6 +217,21 @@ mod tests {
         for seed in ["seed-5", "seed-6"] {
             let policy = |parent: &Path| std::fs::read(parent.join(seed).join("policy.flw")).unwrap();
             assert_eq!(policy(&parts), policy(&whole), "{seed}");
+        }
+    }
+
+    /// A length that one seed has behind it is refused before another, not yet begun, is trained to it.
+    #[test]
+    fn a_length_that_does_not_fit_every_seed_is_refused_for_all() {
+        let root = tempfile::tempdir().unwrap();
+        let interrupted = Arc::new(AtomicBool::new(false));
+        train(&config(), 1, 1, root.path(), &interrupted, &mut Ears::default());
+        let begun = root.path().join("seed-6");
+        RunDir::create(Some(&begun), &Config { seed: 6, ..config() }).unwrap();
+        let refusal = check(root.path(), Some(200)).unwrap_err().to_string();
+        assert!(refusal.contains("seed-5") && refusal.contains("behind it"), "{refusal}");
+        for total in [None, Some(320), Some(500)] {
+            check(root.path(), total).unwrap();
         }
     }
 

@@ -8,12 +8,13 @@ use crate::config::{self, Config, RfmConfig, TrainConfig};
 use crate::env::{Decision, Env, EnvSpec};
 use crate::noise::Noise;
 use crate::normaliser::Normaliser;
+use crate::run::RunDir;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
 use flowlet::policy::{Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch};
 use rand_xoshiro::Xoshiro128PlusPlus;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
 
 /// Stream of the seed that the self-test vector is drawn from.
@@ -45,6 +46,23 @@ impl ArtefactBytes {
             Ok(_) => Ok(owned),
             Err(e) => Err(Error::failure(format!("{shown}: {e}"))),
         }
+    }
+
+    /// Where the policy of `path` lies: the file itself or, of a run's folder, its `policy.flw`. Refuses a run whose
+    /// algorithm has none.
+    pub fn place(path: &Path) -> Result<PathBuf> {
+        if !path.is_dir() {
+            return Ok(path.to_path_buf());
+        }
+        let algo = RunDir::open(path).and_then(|run| run.config(None)).map_or("rfm", |config| config.algo());
+        if algo != "rfm" {
+            return Err(Error::usage(format!(
+                "{} is a run of {algo}, and only rfm has an artefact: give a run of rfm; `eval --policy {}` plays this one",
+                path.display(),
+                path.display()
+            )));
+        }
+        Ok(path.join("policy.flw"))
     }
 
     /// The checked view.
@@ -322,6 +340,19 @@ mod tests {
         policy.act_best_of(&[0.1; 5], 16, &mut rng, &mut best).unwrap();
         assert!(one[0].abs() <= 1.0 && best[0].abs() <= 1.0);
         assert!(policy.act(&[f32::NAN; 5], &mut rng, &mut one).unwrap_err().to_string().contains("channel 0"));
+    }
+
+    #[test]
+    fn a_run_of_another_algorithm_has_no_artefact() {
+        let root = tempfile::tempdir().unwrap();
+        for algo in ["rfm", "sac"] {
+            let config = Config::resolve(&Sources { algo: Some(algo), ..Sources::default() }).unwrap();
+            RunDir::create(Some(&root.path().join(algo)), &config).unwrap();
+        }
+        let rfm = root.path().join("rfm");
+        assert_eq!(ArtefactBytes::place(&rfm).unwrap(), rfm.join("policy.flw"));
+        let refusal = ArtefactBytes::place(&root.path().join("sac")).unwrap_err().to_string();
+        assert!(refusal.contains("only rfm") && refusal.contains("eval --policy"), "{refusal}");
     }
 
     #[test]

@@ -148,12 +148,7 @@ impl<'a> Session<'a> {
         };
         let book = book_of(&checkpoint, &config)?;
         let reached = checkpoint.timesteps;
-        if total.is_some_and(|total| total < reached && total != asked) {
-            return Err(Error::usage(format!(
-                "{} has {reached} control steps behind it: give --total-timesteps more than that, or none",
-                path.display()
-            )));
-        }
+        check_total(path, total, asked, reached)?;
         let mut trainer = Trainer::new(&config)?;
         let same = checkpoint.restore(&mut trainer)?;
         if book.after.is_some() && config.total_timesteps <= reached {
@@ -427,6 +422,27 @@ impl Observer for Session<'_> {
         }
         if self.interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
+}
+
+/// Whether [`Session::resume`] could go on with the run in `path`, as far as its files tell; changes nothing.
+pub fn check_resume(path: &Path, total: Option<u64>) -> Result<()> {
+    let run = RunDir::open(path)?;
+    let asked = run.config(None)?.total_timesteps;
+    let config = run.config(total)?;
+    let Some(checkpoint) = checkpoint::newest(&run.checkpoints())?.newest else { return Ok(()) };
+    book_of(&checkpoint, &config)?;
+    check_total(path, total, asked, checkpoint.timesteps)
+}
+
+/// Refuses to make a run shorter than what it has behind it.
+fn check_total(path: &Path, total: Option<u64>, asked: u64, reached: u64) -> Result<()> {
+    if total.is_some_and(|total| total < reached && total != asked) {
+        return Err(Error::usage(format!(
+            "{} has {reached} control steps behind it: give --total-timesteps more than that, or none",
+            path.display()
+        )));
+    }
+    Ok(())
 }
 
 /// A trainer at the beginning, with a policy that can be exported: before a folder is made for it.

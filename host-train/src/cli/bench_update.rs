@@ -58,6 +58,9 @@ fn apply(args: &UpdateArgs, c: &mut RfmConfig) -> Result<()> {
         }
     }
     if let Some(samples) = args.samples {
+        if samples < 3 && c.uniform + c.kernel > 0 {
+            return Err(Error::usage(format!("--samples {samples} is too few for the proposals: give at least 3")));
+        }
         let (all, uniform, kernel) = (c.candidates(), c.uniform, c.kernel);
         let share = |part: usize| (part * samples + all / 2) / all;
         (c.uniform, c.kernel) = (share(uniform), share(kernel));
@@ -176,6 +179,7 @@ mod tests {
             let c = constants(&format!("--samples {samples}")).unwrap();
             assert_eq!(c.candidates(), samples);
         }
+        assert!(constants("--samples 2").is_err());
         assert!(constants("--batch 16 --actor-batch 17").is_err());
         assert_eq!(constants("--batch 16").unwrap().actor_batch, standard.actor_batch.min(16));
     }

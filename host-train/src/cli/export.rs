@@ -19,7 +19,7 @@ const PROGRAM: &str = "pendulum";
 /// Runs the command.
 pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
     let format = format(args)?;
-    let source = if args.source.is_dir() { args.source.join("policy.flw") } else { args.source.clone() };
+    let source = ArtefactBytes::place(&args.source)?;
     let bytes = ArtefactBytes::read(&source)?;
     let artefact = bytes.artefact()?;
     let mut plan: Plan = *artefact.plan();

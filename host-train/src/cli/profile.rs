@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// Runs the command.
 pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
-    let source = if args.source.is_dir() { args.source.join("policy.flw") } else { args.source.clone() };
+    let source = ArtefactBytes::place(&args.source)?;
     let bytes = ArtefactBytes::read(&source)?;
     let artefact = bytes.artefact()?;
     let name = args.env.as_deref().unwrap_or(artefact.name());

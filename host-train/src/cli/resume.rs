@@ -31,6 +31,8 @@ fn several(args: &ResumeArgs, seeds: usize, output: Output) -> Result<()> {
     for (_, path) in fleet::seeds_in(&args.run) {
         steps += RunDir::open(&path)?.config(args.total_timesteps)?.total_timesteps;
     }
+    // All before any starts: seeds of one folder keep one length.
+    fleet::check(&args.run, args.total_timesteps)?;
     let interrupted = interrupt_flag()?;
     note(&format!("resuming {seeds} seeds in {}", args.run.display()));
     let mut crowd = Crowd::new(steps);

@@ -85,11 +85,11 @@ pub(super) fn tell_all(parent: &Path, members: Vec<Member>, output: Output) -> R
         }
     }
     if let Some((seed, error)) = failed {
-        let text = format!("seed {seed}: {error}; {} seeds are done, in {}", runs.len(), parent.display());
+        let done = format!("{} {} done", runs.len(), if runs.len() == 1 { "seed is" } else { "seeds are" });
+        let text = format!("seed {seed}: {error}; {done}, in {}", parent.display());
         return Err(match error {
             Error::Interrupted(_) => Error::Interrupted(format!(
-                "stopped with {} seeds done: type `cargo run --release -p host-train -- resume {}` to go on",
-                runs.len(),
+                "stopped, {done}: type `cargo run --release -p host-train -- resume {}` to go on",
                 parent.display()
             )),
             Error::Usage(_) => Error::Usage(text),

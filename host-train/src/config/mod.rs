@@ -16,7 +16,7 @@ mod train;
 pub use algorithm::{ALGORITHMS, Algorithm};
 pub use baselines::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, SacConfig, StepNoise};
 pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
-pub use sources::Sources;
+pub use sources::{Sources, WITHOUT_EFFECT};
 pub use train::{Activation, TrainConfig, Trunk};
 
 use crate::env::{self, Env};

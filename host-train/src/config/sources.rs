@@ -9,6 +9,10 @@ use crate::{Error, Result};
 use std::path::Path;
 use toml::{Table, Value};
 
+/// Keys that change neither the training nor the evaluation at its end: how it is watched, saved and spread over threads.
+pub const WITHOUT_EFFECT: [&str; 5] =
+    ["checkpoint_every", "tensorboard", "env.threads", "eval.every", "eval.curve_episodes"];
+
 /// Where a configuration comes from, in rising precedence: preset, file, options, `--set`.
 #[derive(Clone, Debug, Default)]
 pub struct Sources<'a> {
@@ -119,9 +123,9 @@ impl Config {
         let leaves = |config: &Self| {
             let mut leaves = Vec::new();
             flatten("", &config.to_table(), &mut leaves);
-            // What changes no number of the training may be changed.
-            let free = ["total_timesteps", "checkpoint_every", "tensorboard", "env.threads"];
-            leaves.retain(|(key, _)| !free.contains(&key.as_str()) && !key.starts_with("eval."));
+            let free =
+                |key: &str| key == "total_timesteps" || key.starts_with("eval.") || WITHOUT_EFFECT.contains(&key);
+            leaves.retain(|(key, _)| !free(key));
             leaves
         };
         let (mine, theirs) = (leaves(self), leaves(other));

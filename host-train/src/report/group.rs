@@ -2,14 +2,12 @@
 //!
 //! Where runs of one algorithm on one environment differ in keys of their configuration, those keys and their values
 //! become the label of the group: nothing that was set differently is averaged. The seed does not count, nor do the
-//! keys that say when to evaluate along the way. A preset is one difference and not the many constants it stands for.
+//! keys without effect on training and final evaluation ([`WITHOUT_EFFECT`]). A preset is one difference and not the many constants it stands for.
 //! Pure; no panics.
 
 use super::load::Run;
+use crate::config::WITHOUT_EFFECT;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Keys that change neither the training nor the final evaluation.
-const NO_DIFFERENCE: [&str; 2] = ["eval.every", "eval.curve_episodes"];
 
 /// Most keys that a label spells out.
 const SPELLED_OUT: usize = 4;
@@ -110,7 +108,7 @@ fn labels(runs: &[Run]) -> Vec<String> {
         }
         let differing = values[&(family(run), preset(run))]
             .iter()
-            .filter(|(key, values)| values.len() > 1 && !NO_DIFFERENCE.contains(&key.as_str()))
+            .filter(|(key, values)| values.len() > 1 && !WITHOUT_EFFECT.contains(&key.as_str()))
             .map(|(key, _)| {
                 let short = key.strip_prefix(&format!("{}.", run.algo)).unwrap_or(key);
                 format!("{short}={}", run.settings.get(key).map_or("unset", |value| value.trim_matches('"')))
@@ -182,6 +180,21 @@ mod tests {
         all.file("b/config.toml", &paper);
         let names: Vec<_> = groups(&all).0.iter().map(Group::name).collect();
         assert_eq!(names, ["rfm default", "rfm paper"]);
+    }
+
+    #[test]
+    fn keys_without_effect_make_no_difference() {
+        let all = Fixture::new();
+        for (name, first, threads) in [("a", "checkpoint_every = 50\ntensorboard = true\n", "2"), ("b", "", "16")] {
+            let seed = threads.parse().unwrap();
+            all.run(name, "pendulum", "rfm", seed);
+            let config = std::fs::read_to_string(all.path(&format!("{name}/config.toml"))).unwrap();
+            let config = config.replace("mass = 1.0", &format!("mass = 1.0\nthreads = {threads}"));
+            let config = config.replace("every = 1000", &format!("every = {threads}00\ncurve_episodes = {threads}"));
+            all.file(&format!("{name}/config.toml"), &format!("{first}{config}"));
+        }
+        let groups = groups(&all).0;
+        assert_eq!((groups.len(), groups[0].name().as_str(), groups[0].runs.len()), (1, "rfm", 2));
     }
 
     #[test]

@@ -127,7 +127,8 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
     } else {
         steps.step("Python peers", || {
             let mut peers = cargo::cargo(root);
-            peers.args(["test", "--package", "host-train", "--no-fail-fast"]).args(PROFILE);
+            // The whole workspace, so that its features, and with them what is compiled already, are those of the host tests.
+            peers.args(["test", "--workspace", "--no-fail-fast"]).args(PROFILE);
             peers.args(peer_tests(root)?.iter().flat_map(|name| ["--test", name])).args(["--", "--ignored"]);
             counted(peers.env(INTERPRETER, python::test_venv(root)?))
         });

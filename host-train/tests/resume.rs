@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Keeps what is noted.
 #[derive(Default)]
@@ -224,8 +224,11 @@ fn sigkill_at_thirty_random_moments_changes_no_bit() {
     let root = tempfile::tempdir().unwrap();
     let config = config("rfm", 4000, &[]);
     let whole = root.path().join("whole");
-    train(&config, &whole);
-    let (mut kills, mut finished, mut restarts) = (0, 0, 0);
+    RunDir::create(Some(&whole), &config).unwrap();
+    let started = Instant::now();
+    assert!(run(&["resume", whole.to_str().unwrap()]).status.success());
+    let duration = started.elapsed().as_secs_f32();
+    let (mut kills, mut finished, mut resumed) = (0, 0, 0);
     while kills < 30 || finished == 0 {
         let out = root.path().join(format!("killed-{finished}"));
         let log = root.path().join("log");
@@ -239,13 +242,13 @@ fn sigkill_at_thirty_random_moments_changes_no_bit() {
         };
         let mut child = command.stderr(fs::File::create(&log).unwrap()).stdout(Stdio::null()).spawn().unwrap();
         if kills < 30 {
-            std::thread::sleep(Duration::from_secs_f32(0.3 * noise.uniform()));
+            std::thread::sleep(Duration::from_secs_f32(0.6 * duration * noise.uniform()));
             child.kill().unwrap();
         }
         let status = child.wait().unwrap();
         let log = fs::read_to_string(&log).unwrap();
         assert!(!log.contains("panicked") && !log.contains("damaged") && !log.contains("error"), "{log}");
-        restarts += usize::from(log.contains("starts again"));
+        resumed += usize::from(kills > 0 && log.contains("resuming "));
         let reported = log.lines().filter_map(|l| l.strip_prefix("saved ")).next_back();
         let reported = reported.map_or(0, |l| l.split(' ').next().unwrap().parse::<u64>().unwrap());
         assert!(stands(&out).map_or(0, |(steps, _)| steps) >= reported, "{reported} steps were reported saved: {log}");
@@ -263,7 +266,8 @@ fn sigkill_at_thirty_random_moments_changes_no_bit() {
             kills += 1;
         }
     }
-    println!("{kills} kills, {restarts} before the first checkpoint, {finished} runs finished");
+    println!("{kills} kills, {resumed} resumed from a checkpoint, {finished} runs finished");
+    assert!(3 * resumed >= kills, "only {resumed} of {kills} kills were followed by a resume from a checkpoint");
 }
 
 #[cfg(unix)]

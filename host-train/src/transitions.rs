@@ -38,7 +38,9 @@ fn columns(spec: &EnvSpec) -> Vec<String> {
 /// Reads a log for an environment.
 pub fn read(path: &Path, spec: &EnvSpec) -> Result<Vec<Recorded>> {
     let shown = path.display();
-    let unreadable = |e: csv::Error| Error::usage(format!("cannot read the transitions {shown} ({e})"));
+    let unreadable = |e: csv::Error| {
+        Error::usage(format!("cannot read the transitions {shown} ({e}): give a log as `eval --record` writes it"))
+    };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(unreadable)?;
     let header = reader.headers().map_err(unreadable)?.clone();
     let columns = columns(spec);

@@ -121,11 +121,14 @@ pub(super) fn tell_all(parent: &Path, members: Vec<Member>, output: Output) -> R
     Ok(())
 }
 
-/// `mean -170.1 [-176.0, -165.2], interquartile mean -169.9, from -181.0 to -160.2`.
+/// `mean -170.1, 95 % bootstrap interval [-176.0, -165.2], interquartile mean -169.9, from -181.0 to -160.2`.
 pub(super) fn spread(scores: &Scores) -> String {
     let interval = scores.mean_interval;
-    let interval =
-        if interval.is_known() { format!(" [{:.1}, {:.1}]", interval.low, interval.high) } else { String::new() };
+    let interval = if interval.is_known() {
+        format!(", 95 % bootstrap interval [{:.1}, {:.1}]", interval.low, interval.high)
+    } else {
+        String::new()
+    };
     format!(
         "mean {:.1}{interval}, interquartile mean {:.1}, from {:.1} to {:.1}",
         scores.mean, scores.iqm, scores.min, scores.max

@@ -119,7 +119,7 @@ pub struct RfmConfig {
     pub kernel: usize,
     /// Standard deviation of the kernel candidates.
     pub bandwidth: f64,
-    /// Uniform actions are drawn within plus and minus this.
+    /// Uniform actions are drawn within plus and minus this; so close to 1 that their density counts as that of (-1, 1).
     pub uniform_bound: f64,
     /// The control variate; only `none` where the estimator has one of its own.
     pub control_variate: ControlVariate,
@@ -262,7 +262,7 @@ impl RfmConfig {
                 ("train_t_max", r.train_t_max, 1e-4, 0.9999),
                 ("latent_clip", r.latent_clip, 0.1, 1024.0),
                 ("bandwidth", r.bandwidth, 1e-3, 1e3),
-                ("uniform_bound", r.uniform_bound, 0.1, 0.999_999),
+                ("uniform_bound", r.uniform_bound, 0.99, 0.999_999),
                 ("eta", r.eta, -10.0, 10.0),
                 ("ridge", r.ridge, 0.0, 1e30),
                 ("clip", r.clip, 0.0, 1e30),

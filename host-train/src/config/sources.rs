@@ -178,8 +178,8 @@ impl Config {
         };
         let nearest = known.iter().min_by_key(|candidate| distance(candidate)).map_or("", String::as_str);
         Error::usage(format!(
-            "unknown key {key:?}: did you mean {nearest}? The config.toml of a run has all keys, and `envs` lists those \
-             of the physics"
+            "unknown key {key:?}: the nearest one is {nearest}; the config.toml of a run has all keys, and `envs` lists \
+             those of the physics"
         ))
     }
 }
@@ -225,8 +225,9 @@ fn shapes_of(path: &Path, algo: &str, base: &Config) -> Result<Vec<(String, Valu
 
 fn read_table(path: &Path) -> Result<Table> {
     let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::usage(format!("cannot read the configuration {shown}: {e}")))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Error::usage(format!("cannot read the configuration {shown} ({e}): give the path of a config.toml"))
+    })?;
     text.parse().map_err(|e: toml::de::Error| {
         let line = e.span().map_or(0, |s| text[..s.start].matches('\n').count() + 1);
         let message = e.message().replace('\n', ", ");
@@ -397,7 +398,7 @@ mod tests {
             ("eval.best=1", "eval.best_of"),
         ] {
             let sentence = refusal(&[set]);
-            assert!(sentence.contains(&format!("did you mean {nearest}?")), "{sentence}");
+            assert!(sentence.contains(&format!("the nearest one is {nearest};")), "{sentence}");
         }
         // A section is no key, and a key of another environment is unknown.
         assert!(refusal(&["rfm=1"]).contains("unknown key"));

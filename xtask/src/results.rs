@@ -189,8 +189,19 @@ fn ways(trainer: &Trainer, folders: &[&PathBuf]) -> Result<Option<String>> {
         let policy = folder.to_string_lossy();
         let mut cells = Vec::new();
         for blocked in ["env.blocked=0", "env.blocked=1", "env.blocked=2"] {
-            let words =
-                ["eval", "--policy", &policy, "--episodes", WAY_EPISODES, "--set", "env.scatter=0", "--set", blocked];
+            let words = [
+                "eval",
+                "--policy",
+                &policy,
+                "--episodes",
+                WAY_EPISODES,
+                "--best-of",
+                "1",
+                "--set",
+                "env.scatter=0",
+                "--set",
+                blocked,
+            ];
             let played = trainer.json(&words.map(String::from))?;
             let mean = played["return_mean"].as_f64().context("`host-train eval --json` has no return_mean")?;
             if blocked == "env.blocked=0" {
@@ -210,7 +221,7 @@ fn ways(trainer: &Trainer, folders: &[&PathBuf]) -> Result<Option<String>> {
     }
     Ok(Some(format!(
         "\n## Two ways on fork\n\nSingle samples from the axis, {WAY_EPISODES} episodes a seed: `host-train eval --policy RUN \
-         --episodes {WAY_EPISODES} --set env.scatter=0 --set env.blocked=B`. The share of the upper way is that of each seed; a \
+         --episodes {WAY_EPISODES} --best-of 1 --set env.scatter=0 --set env.blocked=B`. The share of the upper way is that of each seed; a \
          seed uses both ways where each has at least 5 %. Closed: one way has a wall that no observation shows.\n\n\
          | algorithm | share of the upper way | seeds with both | return, both open | upper closed | lower closed |\n\
          |---|---|---|---|---|---|\n{rows}"

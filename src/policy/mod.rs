@@ -11,6 +11,7 @@ mod encode;
 mod exercise;
 mod normalizer;
 mod squash;
+mod steps;
 
 pub use artefact::{Artefact, ArtefactError, FORMAT_VERSION, Names};
 pub use best_of::BestOfScratch;
@@ -18,4 +19,5 @@ pub use decision::{Policy, PolicyError, PolicyScratch, StaticPolicy};
 pub use encode::{CriticManifest, EncodeError, Manifest};
 pub use exercise::{EXERCISE_ACTIONS, Exercise, action_digest};
 pub use normalizer::Normalizer;
-pub use squash::ActionRange;
+pub use squash::{ActionRange, Squash};
+pub use steps::{StepEntry, StepTable};

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 /// Variables that change what a build produces.
-const CLEARED: [&str; 9] = [
+const CLEARED: [&str; 10] = [
     "RUSTFLAGS",
     "RUSTDOCFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",

@@ -301,3 +301,215 @@ impl Bench<'_> {
         play(policy, &mut self.env, which, self.stop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::rfm::Rfm;
+    use crate::config::{RfmConfig, Sources};
+    use crate::nn::critic::TwinCritic;
+    use crate::nn::elementwise::tanh_of;
+    use crate::nn::hidden::Hidden;
+    use crate::normaliser::Normaliser;
+    use crate::replay::{Replay, Transition};
+    use crate::run::write_atomic;
+    use crate::session::{Reporter, Session};
+    use crate::train::Progress;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    /// A teacher in one state channel and one action whose networks are then overwritten.
+    fn teacher(config: &RfmConfig) -> Teacher {
+        Teacher::of(&Rfm::new(config, 1, 1, 1)).unwrap()
+    }
+
+    fn small() -> RfmConfig {
+        let mut config = RfmConfig::standard();
+        (config.train.actor_hidden, config.train.critic_hidden) = (16, 16);
+        config
+    }
+
+    /// States of (-1, 1).
+    fn replay() -> Replay {
+        let mut replay = Replay::with_normaliser(500, Normaliser::identity(1), 1);
+        let mut noise = Noise::new(7, 0);
+        for _ in 0..500 {
+            let s = [2.0 * noise.uniform() - 1.0];
+            replay.push(Transition { obs: &s, action: &[0.0], reward: 0.0, next_obs: &s, terminated: false });
+        }
+        replay
+    }
+
+    fn learn(learner: &mut dyn Learner, course: &Course) -> VelocityNet {
+        let replay = replay();
+        let mut states = States::new(&replay, course.batch, 1);
+        let mut noise = Noise::new(3, 0);
+        for update in 0..course.updates {
+            learner.update(states.draw(&mut noise), course.rate(update), &mut noise);
+        }
+        learner.one_step()
+    }
+
+    /// Root of the mean squared difference between the actions of a one-step network and those of a map.
+    fn error(config: &RfmConfig, net: &VelocityNet, wanted: impl Fn(f64, f64) -> f64) -> f64 {
+        let n = 4_000;
+        let mut noise = Noise::new(5, 0);
+        let (mut s, mut start) = (vec![0.0; n], vec![0.0; n]);
+        noise.uniform_in(&mut s, -1.0, 1.0);
+        noise.gaussian(&mut start);
+        let (mut u, mut a) = (start.clone(), start.clone());
+        teacher::one_step(config, net.shape()).integrate(net, &s, 1, &mut u);
+        tanh_of(&mut a, &u);
+        let squares = a.iter().zip(s.iter().zip(&start));
+        let squares = squares.map(|(a, (s, x))| (f64::from(*a) - wanted(f64::from(*s), f64::from(*x))).powi(2));
+        (squares.sum::<f64>() / n as f64).sqrt()
+    }
+
+    /// v = -1.8 x + 2 s: ten Euler steps of a tenth are a linear map.
+    #[test]
+    fn the_distilled_head_finds_a_linear_map() {
+        let config = small();
+        let mut teacher = teacher(&config);
+        let (k, c, h) = (-1.8, 2.0, 16);
+        let params = teacher.net.params_mut();
+        params.fill(0.0);
+        // Units 0 to 3 of the first layer are the positive and negative parts of x and s; the second hands them on.
+        let inputs = 2 + 2 * config.frequencies.len();
+        for (unit, (input, sign)) in [(1, 1.0), (1, -1.0), (0, 1.0), (0, -1.0)].into_iter().enumerate() {
+            params[input * h + unit] = sign;
+            let second = (inputs + 1) * h;
+            params[second + unit * h + unit] = 1.0;
+            params[second + (h + 1) * h + unit] = sign * if input == 1 { k } else { c };
+        }
+        let q = 1.0 + 0.1 * f64::from(k);
+        let shift = f64::from(c) * 0.1 * (1.0 - q.powi(10)) / (1.0 - q);
+        let wanted = |s: f64, x: f64| (q.powi(10) * x + shift * s).tanh();
+        let (mut s, mut u) = (vec![0.5], vec![1.0]);
+        teacher.carry(&s, &mut u);
+        assert!((f64::from(u[0].tanh()) - wanted(0.5, 1.0)).abs() < 1e-5);
+        s[0] = 0.0;
+
+        let course = Course { batch: 128, ..Course::new(1_500) };
+        let plain = error(&config, &teacher.net.held(0.0, &[]), wanted);
+        // From the teacher's weights, and from fresh ones of another width, which have farther to go.
+        for width in [16, 24] {
+            let hidden = Hidden { width, ..teacher.net.shape().hidden };
+            let net = learn(&mut Head::new(&mut teacher, hidden, &course, &mut Noise::new(1, 0)), &course);
+            let found = error(&config, &net, wanted);
+            // A fiftieth of the half range of an action; one plain Euler step is far off.
+            assert!(found < 0.02 && plain > 0.2, "{width}: {found}, plain {plain}");
+        }
+    }
+
+    /// Q = kappa lambda a, whose Boltzmann density has the distribution function (e^(kappa a) - e^-kappa) / (e^kappa -
+    /// e^-kappa). In one dimension a flow keeps the order of points, so it carries x_0 to the quantile that x_0 has.
+    #[test]
+    fn the_mean_velocity_finds_the_quantiles_of_a_boltzmann_density() {
+        let config = small();
+        let mut teacher = teacher(&config);
+        let (kappa, h) = (2.0f64, 16);
+        let mut critic = TwinCritic::new(*teacher.critic.shape(), 1.0, &mut Noise::new(0, 0));
+        critic.params_mut().fill(0.0);
+        let params = teacher.critic.shape().params();
+        for one in critic.params_mut().chunks_exact_mut(params) {
+            for (unit, sign) in [1.0f32, -1.0].into_iter().enumerate() {
+                one[h + unit] = sign;
+                one[3 * h + unit * h + unit] = 1.0;
+                one[3 * h + (h + 1) * h + unit] = sign * kappa as f32 * teacher.lambda;
+            }
+        }
+        teacher.critic = critic;
+        let wanted = |_: f64, x: f64| {
+            let share = normal_below(x);
+            ((-kappa).exp() + share * (kappa.exp() - (-kappa).exp())).ln() / kappa
+        };
+        let course = Course { batch: 128, ..Course::new(2_500) };
+        let hidden = teacher.net.shape().hidden;
+        let untaught = error(&config, &teacher.net.held(0.0, &[]), wanted);
+        let net = learn(&mut MeanVelocity::new(&mut teacher, hidden, &course, &mut Noise::new(1, 0)), &course);
+        let found = error(&config, &net, wanted);
+        // The target is an estimate from 32 candidates: its noise and the bias of self-normalised weights remain.
+        assert!(found < 0.06 && untaught > 0.3, "{found}, untaught {untaught}");
+    }
+
+    /// P(X < x) of a standard normal X, by Simpson's rule.
+    fn normal_below(x: f64) -> f64 {
+        let density = |z: f64| (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let (n, from) = (400, -9.0);
+        let width = (x - from) / f64::from(n);
+        let weight = |i: i32| if i == 0 || i == n { 1.0 } else if i % 2 == 1 { 4.0 } else { 2.0 };
+        (0..=n).map(|i| weight(i) * density(from + width * f64::from(i))).sum::<f64>() * width / 3.0
+    }
+
+    struct Silent;
+
+    impl Reporter for Silent {
+        fn block(&mut self, _: &Progress, _: Option<f64>) {}
+        fn evaluated(&mut self, _: &Progress, _: &Evaluation) {}
+        fn note(&mut self, _: &str) {}
+    }
+
+    fn run(folder: &Path, algo: &str) -> RunDir {
+        let short = ["total_timesteps=1200", "eval.episodes=1", "env.action_repeat=4"].map(String::from);
+        let sources = Sources { algo: Some(algo), env: Some("pendulum"), set: &short, ..Sources::default() };
+        let config = Config::resolve(&sources).unwrap();
+        Session::train(&config, Some(folder), Arc::default(), &mut Silent).unwrap().run
+    }
+
+    fn contents(folder: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
+        let mut all = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                all.extend(contents(&path));
+            } else {
+                all.insert(path.clone(), std::fs::read(path).unwrap());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_run_is_only_read_and_the_result_is_repeatable() {
+        let root = tempfile::tempdir().unwrap();
+        let run = run(&root.path().join("r"), "rfm");
+        let before = contents(run.path());
+        let options = Options { method: Method::Auto, updates: 20, seed: 3, episodes: 2, width: None };
+        let go = |options: &Options| distill(&run, options, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        let (one, two) = (go(&options), go(&options));
+        assert_eq!(one.policy.as_slice(), two.policy.as_slice());
+        let losses = |o: &Outcome| o.rows.iter().map(|r| (r.name.clone(), r.test.clone())).collect::<Vec<_>>();
+        assert_eq!((losses(&one), one.kept), (losses(&two), two.kept));
+        assert_eq!(contents(run.path()), before);
+        // An ordinary artefact of one step and no time, with the critics of the run.
+        let view = one.policy.artefact().unwrap();
+        let shape = *view.velocity().shape();
+        assert_eq!((view.plan().steps, shape.frequencies, shape.hidden, view.critics().count()), (1, 0, 64, 2));
+        crate::policy::HostPolicy::new(view).unwrap().self_test().unwrap();
+        // What it is worth is what `eval` finds: the rows that were not learnt are exact.
+        let rows = &one.rows;
+        assert_eq!(rows.len(), 6);
+        assert_eq!((rows[0].loss.mean.round(), rows[1].loss.mean), (1.0, 0.0));
+        let narrow = go(&Options { width: Some(24), method: Method::Distil, ..options.clone() });
+        assert_eq!((narrow.policy.artefact().unwrap().velocity().shape().hidden, narrow.rows.len()), (24, 5));
+        assert_ne!(go(&Options { seed: 4, ..options }).policy.as_slice(), one.policy.as_slice());
+    }
+
+    #[test]
+    fn what_is_no_flow_is_refused_in_a_sentence() {
+        let root = tempfile::tempdir().unwrap();
+        let options = Options { method: Method::Auto, updates: 1, seed: 1, episodes: 2, width: None };
+        let refusal = |run: &RunDir, stop: bool| {
+            distill(run, &options, &AtomicBool::new(stop), &mut |_| {}).unwrap_err().to_string()
+        };
+        let sac = run(&root.path().join("sac"), "sac");
+        assert!(refusal(&sac, false).contains("run of sac") && refusal(&sac, false).contains("only rfm"));
+        let rfm = run(&root.path().join("rfm"), "rfm");
+        assert!(refusal(&rfm, true).contains("the run is as it was"));
+        for file in std::fs::read_dir(rfm.checkpoints()).unwrap() {
+            write_atomic(&file.unwrap().path(), b"damaged").unwrap();
+        }
+        assert!(refusal(&rfm, false).contains("no checkpoint"));
+    }
+}

@@ -527,6 +527,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_derivative_along_a_direction_is_that_of_the_definition() {
+        for net in cases() {
+            let shape = net.shape().clone();
+            let mut noise = Noise::new(12, 0);
+            let n = 6;
+            let (mut s, mut x, mut dx) = (vec![0.0; n * 3], vec![0.0; n * 2], vec![0.0; n * 2]);
+            [&mut s, &mut x, &mut dx].into_iter().for_each(|out| noise.gaussian(out));
+            let t: Vec<f32> = (0..n).map(|i| 0.1 + 0.15 * i as f32).collect();
+            let mut work = VelocityWork::new(&shape, n);
+            let (mut v, mut dv) = (vec![f32::NAN; n * 2], vec![f32::NAN; n * 2]);
+            net.derivative([&s, &x, &t, &dx], &mut work, &mut v, &mut dv);
+            let exported = wide(&net.exported());
+            for r in 0..n {
+                let along = |step: f64| -> Vec<f64> {
+                    let x: Vec<f64> = (0..2).map(|d| f64::from(x[r * 2 + d]) + step * f64::from(dx[r * 2 + d])).collect();
+                    reference(&shape, &exported, &wide(&s[r * 3..][..3]), &x, f64::from(t[r]) + step)
+                };
+                let (here, up, down) = (along(0.0), along(1e-6), along(-1e-6));
+                for d in 0..2 {
+                    let want = (up[d] - down[d]) / 2e-6;
+                    assert!((f64::from(v[r * 2 + d]) - here[d]).abs() < 1e-5, "{shape:?}");
+                    // f32 products of frequencies up to ten and weights of the size of one.
+                    let got = f64::from(dv[r * 2 + d]);
+                    assert!((got - want).abs() < 1e-4 * (1.0 + want.abs()), "{shape:?} {got} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_held_network_is_the_same_function() {
+        for net in cases() {
+            let shape = net.shape().clone();
+            let held = net.held(0.37, &[0.8]);
+            assert_eq!((held.shape().obs, held.shape().frequencies.len(), held.shape().constant.len()), (2, 0, 0));
+            assert_eq!(held.params().len(), held.shape().params());
+            let (s, x) = ([0.3f32, -0.7, 0.8], [0.5f32, -1.2]);
+            let want = reference(&shape, &wide(&net.exported()), &wide(&s), &wide(&x), 0.37);
+            let got = reference(held.shape(), &wide(&held.exported()), &wide(&s[..2]), &wide(&x), 0.0);
+            assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-5), "{shape:?}");
+            // And it learns: the paths of a batch take a network without time features.
+            let (mut work, mut gradient) = (VelocityWork::new(held.shape(), 1), vec![f32::NAN; held.params().len()]);
+            let target: Vec<f32> = got.iter().map(|v| *v as f32 + 1.0).collect();
+            let loss = held.regress(&s[..2], &x, &[0.0], &target, &mut work, &mut gradient);
+            assert!((loss - 1.0).abs() < 1e-4 && gradient.iter().all(|g| g.is_finite()), "{shape:?} {loss}");
+        }
+    }
+
     /// Whole weights are copies of rows: the same gradient up to rounding, and the loss over the same count of rows.
     #[test]
     fn weights_count_rows() {

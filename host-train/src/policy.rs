@@ -137,8 +137,8 @@ impl ArtefactBytes {
             obs_clip: config.env.obs_clip,
             low: &spec.low,
             high: &spec.high,
-            // The artefact's critics have plain layers.
             squash: Squash::Tanh,
+            // The artefact's critics have plain layers.
             critics: (!rfm.train.critic_layer_norm).then(|| CriticManifest {
                 shape: critic_shape(&rfm.train, &spec),
                 count: 2,
@@ -155,8 +155,18 @@ impl ArtefactBytes {
     /// The same policy with another plan, or without its critics.
     pub fn revised(&self, plan: Plan, keep_critics: bool) -> Result<Self> {
         let old = self.artefact()?;
+        // Measured with this plan at other numbers of steps: they hold for as long as the rest of it stays.
+        let kept = Plan { steps: plan.steps, ..*old.plan() } == plan;
+        let steps: Vec<StepEntry> = old.step_table().filter(|_| kept).collect();
         let net = old.velocity();
-        self.remade((*net.shape(), net.frequencies(), net.params()), plan, keep_critics)
+        self.remade((*net.shape(), net.frequencies(), net.params()), plan, keep_critics, &steps)
+    }
+
+    /// The same policy with another step table.
+    pub fn with_step_table(&self, steps: &[StepEntry]) -> Result<Self> {
+        let old = self.artefact()?;
+        let net = old.velocity();
+        self.remade((*net.shape(), net.frequencies(), net.params()), *old.plan(), true, steps)
     }
 
     /// The same policy with a network that knows no time and is integrated in one Euler step.
@@ -170,7 +180,7 @@ impl ArtefactBytes {
             ..*old.velocity().shape()
         };
         let plan = Plan { solver: Solver::Euler, steps: 1, t_start: 0.0, t_end: 1.0, ..*old.plan() };
-        self.remade((shape, &net.shape().frequencies, &net.exported()), plan, keep_critics)
+        self.remade((shape, &net.shape().frequencies, &net.exported()), plan, keep_critics, &[])
     }
 
     fn remade(
@@ -178,15 +188,13 @@ impl ArtefactBytes {
         (shape, frequencies, params): (VelocityShape, &[f32], &[f32]),
         plan: Plan,
         keep_critics: bool,
+        step_table: &[StepEntry],
     ) -> Result<Self> {
         let old = self.artefact()?;
         let (obs_names, act_names): (Vec<_>, Vec<_>) = (old.obs_names().collect(), old.act_names().collect());
         let (observation, noise, ..) = old.self_test();
         let first = old.critics().next().filter(|_| keep_critics);
         let critics: Vec<f32> = old.critics().flat_map(|c| c.params()).copied().collect();
-        // Measured with this plan at other numbers of steps: they hold for as long as the rest of it stays.
-        let kept = Plan { steps: plan.steps, ..*old.plan() } == plan;
-        let steps: Vec<StepEntry> = old.step_table().filter(|_| kept).collect();
         Self::encode(&Manifest {
             name: old.name(),
             period_us: old.period_us(),
@@ -211,7 +219,7 @@ impl ArtefactBytes {
                 particles: old.particles(),
                 temperature: old.temperature(),
             }),
-            step_table: &steps,
+            step_table,
             test_observation: observation,
             test_noise: noise,
         })

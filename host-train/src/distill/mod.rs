@@ -23,6 +23,7 @@ use crate::evaluate::{ArtefactPlayer, Evaluation, record};
 use crate::nn::velocity::VelocityNet;
 use crate::noise::Noise;
 use crate::policy::ArtefactBytes;
+use crate::profile::entry;
 use crate::run::RunDir;
 use crate::session;
 use crate::stats::Summary;
@@ -253,6 +254,7 @@ impl Bench<'_> {
         let (Some((kept, _)), Some(policy)) = (kept, policy) else {
             return Err(Error::failure("no method was tried"));
         };
+        let policy = policy.with_step_table(&[entry(1, &rows[kept].test.plain())])?;
         Ok(Outcome { config, rows, kept, stray_of_ten, episodes, policy })
     }
 

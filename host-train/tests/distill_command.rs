@@ -76,7 +76,10 @@ fn two_files_are_left_beside_the_run() {
     // Once more for people, by one method: the same files, replaced.
     let output = host_train(&[&short[..], &["--method", "distil", "--width", "24"]].concat());
     let said = text(&output.stdout);
-    assert!(output.status.success() && said.contains("one plain Euler step") && said.contains("kept: distil"), "{said}");
+    assert!(
+        output.status.success() && said.contains("one plain Euler step") && said.contains("kept: distil"),
+        "{said}"
+    );
     assert!(!said.contains("mean-velocity") && fs::read(distilled).unwrap().len() < policy.len());
 }
 

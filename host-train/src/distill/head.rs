@@ -63,7 +63,8 @@ impl Learner for Head<'_> {
         self.step.integrate(&self.net, s, 1, &mut self.reached);
         for ((wanted, reached), start) in self.wanted.iter_mut().zip(&self.reached).zip(&self.start) {
             let gap = reached - *wanted;
-            let slope = if gap.abs() > 1e-3 { (reached.tanh() - wanted.tanh()) / gap } else { 1.0 - wanted.tanh().powi(2) };
+            let slope =
+                if gap.abs() > 1e-3 { (reached.tanh() - wanted.tanh()) / gap } else { 1.0 - wanted.tanh().powi(2) };
             *wanted = reached - (slope * slope + FLOOR) * gap - start;
         }
         let (work, gradient) = (&mut self.work, &mut self.gradient);

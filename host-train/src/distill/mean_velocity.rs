@@ -149,8 +149,7 @@ impl Learner for MeanVelocity<'_> {
         }
         let columns = [&self.input[..], &self.x, &self.t, &self.v];
         self.net.derivative(columns, &mut self.work, &mut self.u, &mut self.du);
-        for (((v, du), &t), &r) in
-            self.v.chunks_exact_mut(act).zip(self.du.chunks_exact(act)).zip(&self.t).zip(&self.r)
+        for (((v, du), &t), &r) in self.v.chunks_exact_mut(act).zip(self.du.chunks_exact(act)).zip(&self.t).zip(&self.r)
         {
             v.iter_mut().zip(du).for_each(|(v, du)| *v += ((r - t) * du).clamp(-LIMIT, LIMIT));
         }

@@ -229,7 +229,10 @@ impl Bench<'_> {
             cpu_seconds: 0.0,
         };
         let mut rows = vec![row("random actions", random_t.clone()), row("ten steps", ten_t.clone())];
-        rows.push(row(&format!("own plan, {} {} steps", plan.steps, plan.solver.name()), self.play(&self.own.clone(), test)?));
+        rows.push(row(
+            &format!("own plan, {} {} steps", plan.steps, plan.solver.name()),
+            self.play(&self.own.clone(), test)?,
+        ));
         rows.push(row("one plain Euler step", self.play(&one, test)?));
         let mut noise = Noise::new(options.seed, STREAM_STRAY);
         let obs = self.env.spec().obs();
@@ -440,7 +443,15 @@ mod tests {
         let density = |z: f64| (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
         let (n, from) = (400, -9.0);
         let width = (x - from) / f64::from(n);
-        let weight = |i: i32| if i == 0 || i == n { 1.0 } else if i % 2 == 1 { 4.0 } else { 2.0 };
+        let weight = |i: i32| {
+            if i == 0 || i == n {
+                1.0
+            } else if i % 2 == 1 {
+                4.0
+            } else {
+                2.0
+            }
+        };
         (0..=n).map(|i| weight(i) * density(from + width * f64::from(i))).sum::<f64>() * width / 3.0
     }
 

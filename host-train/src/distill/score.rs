@@ -52,12 +52,7 @@ pub fn play(
     stop: &AtomicBool,
 ) -> Result<Evaluation> {
     let plain = policy.revised(*policy.artefact()?.plan(), false)?;
-    evaluate_until(
-        &mut ArtefactPlayer::new(plain.artefact()?)?,
-        env,
-        Protocol { episodes, seed, best_of: 1 },
-        stop,
-    )
+    evaluate_until(&mut ArtefactPlayer::new(plain.artefact()?)?, env, Protocol { episodes, seed, best_of: 1 }, stop)
 }
 
 /// Plays episodes with random actions.

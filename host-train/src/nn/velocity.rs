@@ -542,7 +542,8 @@ mod tests {
             let exported = wide(&net.exported());
             for r in 0..n {
                 let along = |step: f64| -> Vec<f64> {
-                    let x: Vec<f64> = (0..2).map(|d| f64::from(x[r * 2 + d]) + step * f64::from(dx[r * 2 + d])).collect();
+                    let x: Vec<f64> =
+                        (0..2).map(|d| f64::from(x[r * 2 + d]) + step * f64::from(dx[r * 2 + d])).collect();
                     reference(&shape, &exported, &wide(&s[r * 3..][..3]), &x, f64::from(t[r]) + step)
                 };
                 let (here, up, down) = (along(0.0), along(1e-6), along(-1e-6));

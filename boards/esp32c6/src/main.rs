@@ -12,14 +12,14 @@ use esp_hal::gpio::{Input, InputConfig, Level, Output, OutputConfig, Pull};
 use esp_hal::mcpwm::operator::PwmPinConfig;
 use esp_hal::mcpwm::timer::PwmWorkingMode;
 use esp_hal::mcpwm::{McPwm, PeripheralClockConfig};
+use esp_hal::pcnt::Pcnt;
 use esp_hal::pcnt::channel::{CtrlMode, EdgeMode};
 use esp_hal::pcnt::unit::Unit;
-use esp_hal::pcnt::Pcnt;
 use esp_hal::peripherals::{GPIO22, PCNT, SYSTIMER, TIMG0};
 use esp_hal::time::{Duration, Rate};
+use esp_hal::timer::PeriodicTimer;
 use esp_hal::timer::systimer::{self, SystemTimer};
 use esp_hal::timer::timg::{MwdtStage, TimerGroup, Wdt};
-use esp_hal::timer::PeriodicTimer;
 use furuta_robot::{Board, TICK_HZ, Ticks, WATCHDOG_US, Wiring};
 
 esp_bootloader_esp_idf::esp_app_desc!();

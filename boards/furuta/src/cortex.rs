@@ -1,8 +1,8 @@
 //! What the Cortex-M boards share: the tick by SysTick, the clock by the cycle counter, the motor off after a fault.
 
 use cortex_m::Peripherals;
-use cortex_m::peripheral::syst::SystClkSource;
 use cortex_m::peripheral::DWT;
+use cortex_m::peripheral::syst::SystClkSource;
 
 /// Starts the cycle counter and SysTick's interrupt at `rate_hz`, from a core clock of `clock_hz`.
 ///

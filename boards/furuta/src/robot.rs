@@ -25,8 +25,8 @@ pub const SUPPLY_VOLTS: f32 = 12.0;
 
 /// What the robot expects of its policy, and what its sensors may say.
 pub const CONFIG: Config<OBS, ACT> = Config {
-    // The arm has stops at 2.2 rad, which give way a little; neither joint turns faster than 60 rad/s.
-    plausible: [(-3.0, 3.0), (-1.0, 1.0), (-1.0, 1.0), (-60.0, 60.0), (-60.0, 60.0)],
+    // Half as much again as the simulated plant reaches by any bang-bang voltage: 3.1 rad, in its stops; 65 and 80 rad/s.
+    plausible: [(-4.0, 4.0), (-1.0, 1.0), (-1.0, 1.0), (-100.0, 100.0), (-120.0, 120.0)],
     ..Config::new(
         1_000_000 / TICK_HZ,
         ["arm", "cos_pendulum", "sin_pendulum", "arm_dot", "pendulum_dot"],
@@ -145,7 +145,12 @@ impl<E: SetDutyCycle, P: OutputPin, S: InputPin, L: OutputPin> Rig<E, P, S, L> {
     /// Connects a robot.
     pub fn new(robot: Robot, wiring: Wiring<E, P, S, L>) -> Self {
         let Wiring { enable, phase, stop, lamp } = wiring;
-        Self { robot, motor: PhaseEnable::new(enable, phase, Scale::new(SUPPLY_VOLTS)), stop: StopInput::to_ground(stop), lamp }
+        Self {
+            robot,
+            motor: PhaseEnable::new(enable, phase, Scale::new(SUPPLY_VOLTS)),
+            stop: StopInput::to_ground(stop),
+            lamp,
+        }
     }
 
     /// One tick, from pins to pins.

@@ -2,7 +2,7 @@
 //!
 //! No panics; some soft-float `f64` arithmetic on most chips, once a control tick, outside of interrupts.
 
-use crate::{Tick, TICK_HZ};
+use crate::{TICK_HZ, Tick};
 use flowlet::control::SensorFault;
 use flowlet::control::edge::{Encoder, SensorKind, Unwrap};
 
@@ -12,8 +12,8 @@ pub const COUNTS: u16 = 2048;
 /// Bandwidth of the speeds' filter in training, rad/s.
 const FILTER_RATE: f64 = 100.0;
 
-/// Largest credible step of an encoder in a control tick: 128 counts in 2 ms are 196 rad/s, five times the pendulum's
-/// fastest.
+/// Largest credible step of an encoder in a control tick: 128 counts in 2 ms are 196 rad/s, more than twice what the
+/// pendulum reaches (see `CONFIG`).
 const LARGEST_STEP: u32 = 128;
 
 /// Observation channels of the angles.

@@ -107,7 +107,8 @@ mod tests {
     fn a_pendulum_that_swings_is_waited_for_and_then_given_up() {
         let up = 10 + PRESSED;
         // Over the counter's wrap, until tick 1000 and for ever.
-        let swings = |until: u32| move |tick: u32| [0, if tick < until { (tick as u16 % 8).wrapping_sub(4) } else { 4 }];
+        let swings =
+            |until: u32| move |tick: u32| [0, if tick < until { (tick as u16 % 8).wrapping_sub(4) } else { 4 }];
         let steps = run(10, up, 10_000, swings(1000));
         assert_eq!(steps.last().map(|last| last.1), Some(Step::Go));
         assert!((1000 + STILL - 8..1000 + STILL + 8).contains(&steps.last().unwrap().0), "{steps:?}");

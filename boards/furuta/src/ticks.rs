@@ -31,12 +31,7 @@ pub struct Ticks {
 impl Ticks {
     /// Before the first tick.
     pub const fn new() -> Self {
-        Self {
-            number: AtomicU32::new(0),
-            due: AtomicU32::new(0),
-            counts: AtomicU32::new(0),
-            lost: AtomicU32::new(0),
-        }
+        Self { number: AtomicU32::new(0), due: AtomicU32::new(0), counts: AtomicU32::new(0), lost: AtomicU32::new(0) }
     }
 
     /// Takes in a tick; for the interrupt's handler alone.

@@ -20,7 +20,7 @@ impl ActionRange<'_> {
     pub fn apply(&self, latent: &[f32], action: &mut [f32]) {
         let limits = self.low.iter().zip(self.high);
         for (action, (u, (low, high))) in action.iter_mut().zip(latent.iter().zip(limits)) {
-            let share = 0.5 * (math::clip(math::tanh(*u), 1.0) + 1.0);
+            let share = 0.5 * (math::clip(math::libm_tanh(*u), 1.0) + 1.0);
             let value = low + share * (high - low);
             *action = math::flush(if value > *high {
                 *high
@@ -36,7 +36,7 @@ impl ActionRange<'_> {
 /// `out = tanh(latent)`: the squashed action that a critic takes, each component in `[-1, 1]`.
 pub(crate) fn squash(latent: &[f32], out: &mut [f32]) {
     for (out, u) in out.iter_mut().zip(latent) {
-        *out = math::flush(math::clip(math::tanh(*u), 1.0));
+        *out = math::flush(math::clip(math::libm_tanh(*u), 1.0));
     }
 }
 

@@ -16,7 +16,7 @@ use esp_hal::pcnt::Pcnt;
 use esp_hal::pcnt::channel::{CtrlMode, EdgeMode};
 use esp_hal::pcnt::unit::Unit;
 use esp_hal::peripherals::{GPIO22, PCNT, SYSTIMER, TIMG0};
-use esp_hal::time::{Duration, Rate};
+use esp_hal::time::Duration;
 use esp_hal::timer::PeriodicTimer;
 use esp_hal::timer::systimer::{self, SystemTimer};
 use esp_hal::timer::timg::{MwdtStage, TimerGroup, Wdt};

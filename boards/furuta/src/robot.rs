@@ -93,21 +93,20 @@ impl<B: Board> Chip for Clock<'_, B> {
 
 /// Policy, safety and sensors, without pins.
 #[derive(Debug)]
-pub struct Robot {
-    controller: Controller<Furuta, OBS, ACT>,
+pub struct Robot<'p> {
+    controller: Controller<&'p mut Furuta, OBS, ACT>,
     sensors: Sensors,
     start: Start,
     noise: Xoshiro128PlusPlus,
 }
 
-impl Robot {
-    /// Checks the policy, measures what a decision takes on `board`, and stands at rest as of `tick`.
+impl<'p> Robot<'p> {
+    /// Self-tests the policy, measures what a decision takes on `board`, and stands at rest as of `tick`.
     ///
     /// # Errors
     /// See [`Refusal`]. The motor must then stay off.
-    pub fn new<B: Board>(board: &mut B, tick: &Tick) -> Result<Self, Refusal> {
-        let mut policy = policy::load().map_err(Refusal::Policy)?;
-        let costs = measure_costs(&mut policy, &mut Clock(board)).map_err(Refusal::Policy)?;
+    pub fn new<B: Board>(policy: &'p mut Furuta, board: &mut B, tick: &Tick) -> Result<Self, Refusal> {
+        let costs = measure_costs(policy, &mut Clock(board)).map_err(Refusal::Policy)?;
         let period = B::CLOCK_HZ / TICK_HZ;
         let timing = Timing { period, deadline: period / 100 * DEADLINE, costs };
         let config = Config { timing: Some(timing), ..CONFIG };
@@ -134,16 +133,16 @@ impl Robot {
 
 /// A robot with its pins.
 #[derive(Debug)]
-pub struct Rig<E, P, S, L> {
-    robot: Robot,
+pub struct Rig<'p, E, P, S, L> {
+    robot: Robot<'p>,
     motor: PhaseEnable<E, P>,
     stop: StopInput<S>,
     lamp: L,
 }
 
-impl<E: SetDutyCycle, P: OutputPin, S: InputPin, L: OutputPin> Rig<E, P, S, L> {
+impl<'p, E: SetDutyCycle, P: OutputPin, S: InputPin, L: OutputPin> Rig<'p, E, P, S, L> {
     /// Connects a robot.
-    pub fn new(robot: Robot, wiring: Wiring<E, P, S, L>) -> Self {
+    pub fn new(robot: Robot<'p>, wiring: Wiring<E, P, S, L>) -> Self {
         let Wiring { enable, phase, stop, lamp } = wiring;
         Self {
             robot,
@@ -175,7 +174,12 @@ pub fn run<E: SetDutyCycle, P: OutputPin, S: InputPin, L: OutputPin, B: Board>(
     ticks: &crate::Ticks,
 ) -> ! {
     let mut tick = ticks.after(0);
-    let robot = match Robot::new(&mut board, &tick) {
+    let mut policy = policy::load().map_err(Refusal::Policy);
+    let robot = match &mut policy {
+        Ok(policy) => Robot::new(policy, &mut board, &tick),
+        Err(refusal) => Err(*refusal),
+    };
+    let robot = match robot {
         Ok(robot) => robot,
         Err(_) => loop {
             tick = ticks.after(tick.number);

@@ -4,7 +4,7 @@
 //! sees the duty cycle it was given, so a run goes through everything but the chip's peripherals. [`episode`] is the
 //! run that every target must repeat bit for bit.
 
-use crate::{Board, COUNTS, Refusal, Rig, Robot, SUPPLY_VOLTS, TICK_HZ, Tick, Wiring};
+use crate::{Board, COUNTS, Refusal, Rig, Robot, SUPPLY_VOLTS, TICK_HZ, Tick, Wiring, policy};
 use core::cell::Cell;
 use core::convert::Infallible;
 use core::f64::consts::TAU;
@@ -126,16 +126,16 @@ pub struct Bench<'p> {
     /// What the rig runs on.
     pub board: Instant,
     pins: &'p Pins,
-    rig: Rig<Pin<'p>, Pin<'p>, Pin<'p>, Pin<'p>>,
+    rig: Rig<'p, Pin<'p>, Pin<'p>, Pin<'p>, Pin<'p>>,
     number: u32,
 }
 
 impl<'p> Bench<'p> {
     /// A pendulum that hangs at rest, its counters about to wrap, with a rig that was just switched on.
-    pub fn new(pins: &'p Pins) -> Result<Self, Refusal> {
+    pub fn new(policy: &'p mut policy::Furuta, pins: &'p Pins) -> Result<Self, Refusal> {
         let plant = Furuta::new();
         let mut board = Instant::default();
-        let robot = Robot::new(&mut board, &tick(&plant, 0, 0, 0))?;
+        let robot = Robot::new(policy, &mut board, &tick(&plant, 0, 0, 0))?;
         let wiring = Wiring {
             enable: Pin(pins, Role::Enable),
             phase: Pin(pins, Role::Phase),
@@ -219,8 +219,8 @@ impl Episode {
 
     /// The whole of it: switched on, stop pressed and let go, then [`TICKS`] of control from hanging.
     pub fn run() -> Result<Self, Refusal> {
-        let pins = Pins::default();
-        let mut bench = Bench::new(&pins)?;
+        let (mut policy, pins) = (policy::load().map_err(Refusal::Policy)?, Pins::default());
+        let mut bench = Bench::new(&mut policy, &pins)?;
         bench.press_and_release();
         let mut episode = Self::new();
         for _ in 0..TICKS {
@@ -243,8 +243,8 @@ mod tests {
     use super::*;
     use flowlet::control::{Reason, State};
 
-    fn running(pins: &Pins) -> Bench<'_> {
-        let mut bench = Bench::new(pins).unwrap();
+    fn running<'p>(policy: &'p mut policy::Furuta, pins: &'p Pins) -> Bench<'p> {
+        let mut bench = Bench::new(policy, pins).unwrap();
         bench.press_and_release();
         assert_eq!(bench.tick().status.state, State::Running);
         bench
@@ -264,8 +264,8 @@ mod tests {
 
     #[test]
     fn nothing_moves_before_the_stop_was_pressed_and_released() {
-        let pins = Pins::default();
-        let mut bench = Bench::new(&pins).unwrap();
+        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
+        let mut bench = Bench::new(&mut policy, &pins).unwrap();
         for pressed in [false, true] {
             pins.stop.set(pressed);
             for _ in 0..5_000 {
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn the_stop_takes_the_motor_off_in_its_tick_and_its_release_starts_nothing_that_swings() {
-        let pins = Pins::default();
-        let mut bench = running(&pins);
+        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
+        let mut bench = running(&mut policy, &pins);
         for _ in 0..400 {
             bench.tick();
         }
@@ -298,8 +298,8 @@ mod tests {
 
     #[test]
     fn a_jump_of_an_encoder_is_held_over_and_then_latched() {
-        let pins = Pins::default();
-        let mut bench = running(&pins);
+        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
+        let mut bench = running(&mut policy, &pins);
         bench.slip = 300;
         assert_eq!(bench.tick().status.state, State::Holding);
         bench.slip = 0;
@@ -312,12 +312,12 @@ mod tests {
 
     #[test]
     fn lost_counts_and_an_arm_beyond_its_stops_are_latched() {
-        let pins = Pins::default();
-        let mut bench = running(&pins);
+        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
+        let mut bench = running(&mut policy, &pins);
         bench.lost = 1;
         assert!(until(&mut bench, State::Fault) < 5);
         assert_eq!(bench.tick().status.fault.reason, Reason::Saturated);
-        let mut bench = running(&pins);
+        let mut bench = running(&mut policy, &pins);
         // An arm that creeps off without the encoder jumping: its stops are loose.
         while bench.slip < 4_000 {
             bench.slip += 20;

@@ -45,7 +45,10 @@ pub fn all(root: &Path) -> Result<Vec<Board>> {
 /// The board called `name`.
 pub fn find(root: &Path, name: &str) -> Result<Board> {
     if name != CHIP && !NAMES.contains(&name) {
-        return Err(anyhow!(WrongUse(format!("there is no board {name}; the boards are {}, {CHIP}", NAMES.join(", ")))));
+        return Err(anyhow!(WrongUse(format!(
+            "there is no board {name}; the boards are {}, {CHIP}",
+            NAMES.join(", ")
+        ))));
     }
     read(root, name)
 }

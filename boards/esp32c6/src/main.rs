@@ -1,4 +1,4 @@
-//! Furuta pendulum on an ESP32-C6, which has no floating-point unit: the int8 policy. README.md has the wiring.
+//! Furuta pendulum on an ESP32-C6, which has no floating-point unit. README.md has the wiring.
 //!
 //! Pulse counter unit 0 counts the arm's encoder and unit 1 the pendulum's, MCPWM0 drives the bridge, the system timer makes
 //! the control tick. Interrupts handle integers only. A panic or a fault holds the PWM pin low until the watchdog resets

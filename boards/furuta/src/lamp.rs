@@ -19,19 +19,19 @@ pub fn lit(tick: u32, status: &Status, start: &Start) -> bool {
     let fifth = tick / 100;
     match (start, status.state) {
         (_, State::Running | State::Holding) => true,
-        (Start::Released { .. }, _) => fifth % 2 == 0,
+        (Start::Released { .. }, _) => fifth.is_multiple_of(2),
         (_, State::Idle) => fifth % 10 < 5,
         (_, State::Fault | State::Stopped) => {
             let flashes = status.fault.reason as u32;
             let place = fifth % (2 * flashes + 6);
-            place < 2 * flashes && place % 2 == 0
+            place < 2 * flashes && place.is_multiple_of(2)
         }
     }
 }
 
 /// The lamp of a robot whose policy is refused.
 pub fn flutter(tick: u32) -> bool {
-    tick / 25 % 2 == 0
+    (tick / 25).is_multiple_of(2)
 }
 
 #[cfg(test)]

@@ -42,7 +42,11 @@ fn main() -> ! {
     defmt::info!("return: {=f64} over {=u32} ticks", episode.total, TICKS);
     defmt::info!("upright: the last {=u32} ticks", episode.upright);
     defmt::info!("digest: {=u64:016x}", episode.digest.finish());
-    defmt::info!("instructions of a tick with a decision: mean {=u64}, max {=u64}", deciding.mean(), deciding.largest());
+    defmt::info!(
+        "instructions of a tick with a decision: mean {=u64}, max {=u64}",
+        deciding.mean(),
+        deciding.largest()
+    );
     defmt::info!("instructions of a tick between: mean {=u64}, max {=u64}", between.mean(), between.largest());
     defmt::info!("counter: exact to {=u64} instructions", time::RESOLUTION);
     defmt::info!("stack: {=u32} bytes", stack::used().unwrap_or(u32::MAX));

@@ -34,7 +34,7 @@ pub struct Options {
 }
 
 /// The programs with a snapshot that every target gives.
-const SNAPSHOTS: [&str; 2] = ["pendulum", "conformance"];
+const SNAPSHOTS: [&str; 3] = ["pendulum", "control", "conformance"];
 
 /// The program with a snapshot that runs on the chip of a real board alone: what that board's image is made of.
 const RIG: &str = "rig";
@@ -256,14 +256,18 @@ fn one_snapshot(steps: &mut Steps, root: &Path, program: &str, boards: &[Board],
 
 /// What the program would log here must stand in its snapshot too.
 fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
-    let lines: Vec<String> = if program == RIG {
-        let episode = Episode::run()?;
-        vec![format!("return: {} over", episode.total), format!("digest: {:016x}", episode.digest.finish())]
-    } else if program == "pendulum" {
-        let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
-        vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
-    } else {
-        CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect()
+    let lines: Vec<String> = match program {
+        "pendulum" => {
+            let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
+            vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
+        }
+        "control" => policy::control_cases(&policy::Bytes::read(&root.join("firmware/policies/furuta.flw"))?)?,
+        "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),
+        RIG => {
+            let episode = Episode::run()?;
+            vec![format!("return: {} over", episode.total), format!("digest: {:016x}", episode.digest.finish())]
+        }
+        _ => bail!("nobody says what {program} would log on the host"),
     };
     let text = fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
     for line in &lines {

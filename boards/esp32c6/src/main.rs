@@ -1,22 +1,22 @@
 //! Furuta pendulum on an ESP32-C6, which has no floating-point unit. README.md has the wiring.
 //!
-//! Pulse counter unit 0 counts the arm's encoder and unit 1 the pendulum's, MCPWM0 drives the bridge, the system timer makes
-//! the control tick. Interrupts handle integers only. A panic or a fault holds the PWM pin low until the watchdog resets
+//! Pulse counter unit 0 counts the arm's encoder and unit 1 the pendulum's, LEDC makes the PWM, the system timer the control
+//! tick. Interrupts handle integers only. A panic or a fault holds the PWM pin low until the watchdog resets
 //! the chip.
 
 #![no_std]
 #![no_main]
 
 use esp_hal::clock::CpuClock;
-use esp_hal::gpio::{Input, InputConfig, Level, Output, OutputConfig, Pull};
-use esp_hal::mcpwm::operator::PwmPinConfig;
-use esp_hal::mcpwm::timer::PwmWorkingMode;
-use esp_hal::mcpwm::{McPwm, PeripheralClockConfig};
+use esp_hal::gpio::{DriveMode, Input, InputConfig, Level, Output, OutputConfig, Pull};
+use esp_hal::ledc::channel::{self, ChannelIFace};
+use esp_hal::ledc::timer::{self, TimerIFace};
+use esp_hal::ledc::{LSGlobalClkSource, Ledc, LowSpeed};
 use esp_hal::pcnt::Pcnt;
 use esp_hal::pcnt::channel::{CtrlMode, EdgeMode};
 use esp_hal::pcnt::unit::Unit;
 use esp_hal::peripherals::{GPIO22, PCNT, SYSTIMER, TIMG0};
-use esp_hal::time::Duration;
+use esp_hal::time::{Duration, Rate};
 use esp_hal::timer::PeriodicTimer;
 use esp_hal::timer::systimer::{self, SystemTimer};
 use esp_hal::timer::timg::{MwdtStage, TimerGroup, Wdt};
@@ -30,15 +30,19 @@ static TICKS: Ticks = Ticks::new();
 fn main() -> ! {
     let p = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
     let pulled_up = InputConfig::default().with_pull(Pull::Up);
+    let arm = (Input::new(p.GPIO18, pulled_up), Input::new(p.GPIO19, pulled_up));
+    let pendulum = (Input::new(p.GPIO20, pulled_up), Input::new(p.GPIO21, pulled_up));
     let pcnt = Pcnt::new(p.PCNT);
-    count(&pcnt.unit0, &Input::new(p.GPIO18, pulled_up), &Input::new(p.GPIO19, pulled_up));
-    count(&pcnt.unit1, &Input::new(p.GPIO20, pulled_up), &Input::new(p.GPIO21, pulled_up));
-    // 40 MHz / 2,000 = 20 kHz.
-    let clock = PeripheralClockConfig::with_prescaler(3);
-    let mut mcpwm = McPwm::new(p.MCPWM0, clock);
-    mcpwm.operator0.set_timer(&mcpwm.timer0);
-    let enable = mcpwm.operator0.with_pin_a(p.GPIO22, PwmPinConfig::UP_ACTIVE_HIGH);
-    mcpwm.timer0.start(clock.timer_clock_with_prescaler(1_999, PwmWorkingMode::Increase, 0));
+    count(&pcnt.unit0, &arm.0, &arm.1);
+    count(&pcnt.unit1, &pendulum.0, &pendulum.1);
+    let mut ledc = Ledc::new(p.LEDC);
+    ledc.set_global_slow_clock(LSGlobalClkSource::APBClk);
+    let mut pwm = ledc.timer::<LowSpeed>(timer::Number::Timer0);
+    let (duty, clock_source) = (timer::config::Duty::Duty11Bit, timer::LSClockSource::APBClk);
+    pwm.configure(timer::config::Config { duty, clock_source, frequency: Rate::from_khz(20) }).unwrap();
+    let mut enable = ledc.channel(channel::Number::Channel0, p.GPIO22);
+    let at_rest = channel::config::Config { timer: &pwm, duty_pct: 0, drive_mode: DriveMode::PushPull };
+    enable.configure(at_rest).unwrap();
     let wiring = Wiring {
         enable,
         phase: Output::new(p.GPIO23, Level::Low, OutputConfig::default()),

@@ -12,7 +12,7 @@ use std::process::Command;
 /// The boards' folders, and the target that each one's `.cargo/config.toml` names.
 pub const IMAGES: [(&str, &str); 5] = [
     ("stm32f405", "thumbv7em-none-eabihf"),
-    ("stm32g474", "thumbv7em-none-eabihf"),
+    ("stm32g491", "thumbv7em-none-eabihf"),
     ("nrf52840", "thumbv7em-none-eabihf"),
     ("rp2350", "thumbv8m.main-none-eabihf"),
     ("esp32c6", "riscv32imac-unknown-none-elf"),
@@ -63,14 +63,17 @@ pub fn build(root: &Path, (board, target): (&'static str, &'static str)) -> Resu
     if !output.status.success() {
         bail!("the image for {board} does not build:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    let elf = cargo::boards_target_directory(root).join(target).join("release").join(format!("furuta-{board}"));
+    let elf = cargo::firmware_target_directory(root).join(target).join("release").join(format!("furuta-{board}"));
     let sizes = elf::sizes(&elf)?;
     Ok(Row { board, target, flash: sizes.flash, ram: sizes.ram, elf })
 }
 
-/// Cargo in the folder of `board`, whose configuration chooses the target.
+/// Cargo in the folder of `board`, whose configuration chooses the target; it builds beside the firmware, with which the
+/// images have half of their dependencies in common.
 pub fn cargo(root: &Path, board: &str) -> Command {
-    cargo::cargo(&root.join("boards").join(board))
+    let mut cargo = cargo::cargo(&root.join("boards").join(board));
+    cargo.env("CARGO_TARGET_DIR", cargo::firmware_target_directory(root));
+    cargo
 }
 
 #[cfg(test)]

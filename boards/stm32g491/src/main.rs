@@ -1,4 +1,4 @@
-//! Furuta pendulum on an STM32G474; README.md has the wiring.
+//! Furuta pendulum on an STM32G491; README.md has the wiring.
 //!
 //! TIM3 counts the arm's encoder and TIM4 the pendulum's, TIM1 makes the PWM, SysTick the control tick. Interrupts handle
 //! integers only. A panic or a fault holds the PWM pin low until the watchdog resets the chip.

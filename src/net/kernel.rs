@@ -21,7 +21,9 @@ pub fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
 }
 
 /// `y = W x + bias` for a column-major `W` of `y.len()` rows and `x.len()` columns.
-pub(crate) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
+///
+/// Columns that `w` lacks are left out, rows that `bias` lacks are left as they were: callers check lengths.
+pub fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
     portable::dense(w, x, bias, y, |sum| sum);
 }
 

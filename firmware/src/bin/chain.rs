@@ -31,59 +31,63 @@ const fn weights() -> [f32; WEIGHTS] {
     values
 }
 
-/// A chain of layers over weights in flash.
+/// A layer over weights in flash.
+#[derive(Clone, Copy)]
+struct Layer {
+    w: &'static [f32],
+    bias: &'static [f32],
+    columns: usize,
+}
+
+const MOST_LAYERS: usize = 8;
+
+/// A chain of layers, the output the last.
 struct Chain {
-    inputs: usize,
-    hidden: usize,
-    layers: usize,
-    outputs: usize,
+    layers: [Layer; MOST_LAYERS],
+    count: usize,
     activation: Activation,
 }
 
 impl Chain {
-    fn macs(&self) -> usize {
-        self.inputs * self.hidden + (self.layers - 1) * self.hidden * self.hidden + self.hidden * self.outputs
-    }
-
-    fn weights(&self) -> usize {
-        self.macs() + self.layers * self.hidden + self.outputs
-    }
-
-    /// Calls `layer` with weights, bias, number of inputs and of outputs, and whether it is a hidden one, for every layer.
-    #[inline(always)]
-    fn each(&self, mut layer: impl FnMut(&'static [f32], &'static [f32], usize, usize, bool)) {
-        let (mut rest, mut columns) = (&FLASH[..], self.inputs);
-        for i in 0..=self.layers {
-            let rows = if i < self.layers { self.hidden } else { self.outputs };
-            let (matrix, tail) = rest.split_at(rows * columns);
-            let (bias, tail) = tail.split_at(rows);
-            layer(matrix, bias, columns, rows, i < self.layers);
+    /// `None` where the program has no room for it.
+    fn new(inputs: usize, hidden: usize, count: usize, outputs: usize, activation: Activation) -> Option<Self> {
+        let empty = Layer { w: &[], bias: &[], columns: 0 };
+        let mut chain = Self { layers: [empty; MOST_LAYERS], count, activation };
+        let (mut rest, mut columns) = (&FLASH[..], inputs);
+        for (i, layer) in chain.layers.get_mut(..count)?.iter_mut().enumerate() {
+            let rows = if i + 1 < count { hidden } else { outputs };
+            let (w, tail) = rest.split_at_checked(rows * columns)?;
+            let (bias, tail) = tail.split_at_checked(rows)?;
+            *layer = Layer { w, bias, columns };
             (rest, columns) = (tail, rows);
         }
+        (inputs.max(hidden).max(outputs) <= WIDEST).then_some(chain)
     }
 
-    /// One pass; the input is in `a` and the result too.
+    fn macs(&self) -> usize {
+        self.layers.iter().map(|layer| layer.w.len()).sum()
+    }
+
+    /// One pass; the input is in `a`, the result in one of the two.
     #[inline(never)]
     fn pass(&self, a: &mut [f32; WIDEST], b: &mut [f32; WIDEST]) {
         let (mut from, mut to) = (a, b);
-        self.each(|w, bias, columns, rows, hidden| {
-            if hidden {
-                self.activation.layer(w, &from[..columns], bias, &mut to[..rows]);
-            } else {
-                dense(w, &from[..columns], bias, &mut to[..rows]);
-            }
+        let Some((last, hidden)) = self.layers[..self.count].split_last() else { return };
+        for Layer { w, bias, columns } in hidden {
+            self.activation.layer(w, &from[..*columns], bias, &mut to[..bias.len()]);
             core::mem::swap(&mut from, &mut to);
-        });
+        }
+        dense(last.w, &from[..last.columns], last.bias, &mut to[..last.bias.len()]);
     }
 
     /// One pass for every lane, the output layer with the activation too.
     #[inline(never)]
     fn pass_lanes(&self, a: &mut [[f32; LANES]; WIDEST], b: &mut [[f32; LANES]; WIDEST]) {
         let (mut from, mut to) = (a, b);
-        self.each(|w, bias, columns, rows, _| {
-            self.activation.layer_batch(w, &from[..columns], bias, &mut to[..rows]);
+        for Layer { w, bias, columns } in &self.layers[..self.count] {
+            self.activation.layer_batch(w, &from[..*columns], bias, &mut to[..bias.len()]);
             core::mem::swap(&mut from, &mut to);
-        });
+        }
     }
 }
 
@@ -140,17 +144,10 @@ fn activation(activation: Activation) -> u64 {
 fn main() -> ! {
     init();
     let Some(function) = Activation::from_code(number("fun", 0) as u32) else { refuse!("there is no activation fun") };
-    let chain = Chain {
-        inputs: number("in", 24),
-        hidden: number("h", 64),
-        layers: number("l", 2).max(1),
-        outputs: number("out", 6),
-        activation: function,
-    };
-    if chain.inputs.max(chain.hidden).max(chain.outputs) > WIDEST || chain.weights() > WEIGHTS {
+    let (inputs, hidden, layers, outputs) = (number("in", 24), number("h", 64), number("l", 2), number("out", 6));
+    let Some(chain) = Chain::new(inputs, hidden, layers + 1, outputs, function) else {
         refuse!("the chain is too large for this program");
-    }
-    let Chain { inputs, hidden, layers, outputs, .. } = chain;
+    };
     match layers {
         1 => defmt::info!("network: {=usize}-{=usize}-{=usize}", inputs, hidden, outputs),
         2 => defmt::info!("network: {=usize}-{=usize}-{=usize}-{=usize}", inputs, hidden, hidden, outputs),

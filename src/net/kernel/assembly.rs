@@ -20,10 +20,10 @@ struct Job {
     x: *const f32,
     start: *const f32,
     y: *mut f32,
-    rows: usize,
-    columns: usize,
     /// Bits of the least result that ReLU keeps; 0 leaves all as they are.
     keep: u32,
+    rows: usize,
+    columns: usize,
 }
 
 unsafe extern "C" {
@@ -47,7 +47,7 @@ pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
         return;
     }
     let y = y.as_mut_ptr();
-    let job = Job { w: w.as_ptr(), x: x.as_ptr(), start: y, y, rows, columns, keep: 0 };
+    let job = Job { w: w.as_ptr(), x: x.as_ptr(), start: y, y, keep: 0, rows, columns };
     // SAFETY: `w` has as many rows and columns as `y` and `x` are long.
     unsafe { flowlet_f32_dense(&job) };
 }
@@ -60,7 +60,7 @@ pub(super) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32], relu: boo
         return;
     }
     let (start, y, keep) = (bias.as_ptr(), y.as_mut_ptr(), keep(relu));
-    let job = Job { w: w.as_ptr(), x: x.as_ptr(), start, y, rows, columns, keep };
+    let job = Job { w: w.as_ptr(), x: x.as_ptr(), start, y, keep, rows, columns };
     // SAFETY: `w` has as many rows and columns as `y` and `x` are long, and the bias is as long as `y`.
     unsafe { flowlet_f32_dense(&job) };
 }
@@ -73,7 +73,7 @@ pub(super) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [
         return;
     }
     let (x, y, keep) = (x.as_flattened().as_ptr(), y.as_flattened_mut().as_mut_ptr(), keep(relu));
-    let job = Job { w: w.as_ptr(), x, start: bias.as_ptr(), y, rows, columns, keep };
+    let job = Job { w: w.as_ptr(), x, start: bias.as_ptr(), y, keep, rows, columns };
     // SAFETY: `w` has as many rows and columns as `y` and `x` are long, and the bias is as long as `y`.
     unsafe { flowlet_f32_batch(&job) };
 }

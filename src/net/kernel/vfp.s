@@ -7,8 +7,8 @@
 @ would stall; but with one row there is nothing to put between.
 @
 @ Both functions take the address of a `Job` in r0 and use
-@   r0 weights of the block    r1 inputs    r2 sums' start    r3 results    r4 rows left    r5 columns
-@   r6 what ReLU keeps, as bits, or 0       r7 bytes from a column to the next               r8, r9 cursors    r10 columns left
+@   r0 weights of the block    r1 inputs    r2 sums' start    r3 results    r5 rows left    r6 columns
+@   r4 what ReLU keeps, as bits, or 0       r7 bytes from a column to the next               r8, r9 cursors    r10 columns left
 
     .altmacro
 
@@ -81,10 +81,10 @@
     .endm
 
     .macro fl_relu n
-    cmp r6, #0
+    cmp r4, #0
     beq 5f
     mov r9, #0
-    vmov s16, s17, r6, r9
+    vmov s16, s17, r4, r9
     .set i, 0
     .rept \n
     fl_keep %(i)
@@ -99,7 +99,7 @@
     mov r8, r0
     add r0, r0, #4 * \n
     mov r9, r1
-    subs r10, r5, #4
+    subs r10, r6, #4
     blo 2f
 1:  vldmia r9!, {s28-s31}
     fl_column \n, 28
@@ -120,10 +120,10 @@
 
 @ The block of n rows if so many are left.
     .macro fl_last n
-    cmp r4, #\n
+    cmp r5, #\n
     blo 6f
     fl_block \n
-    subs r4, r4, #\n
+    subs r5, r5, #\n
     beq 9f
 6:
     .endm
@@ -132,7 +132,7 @@
     push {r4-r11, lr}
     vpush {s16-s31}
     ldm r0, {r0-r6}
-    lsl r7, r4, #2
+    lsl r7, r5, #2
     .endm
 
     .macro fl_leave
@@ -150,16 +150,16 @@
     .thumb_func
 flowlet_f32_dense:
     fl_enter
-    cmp r4, #1
+    cmp r5, #1
     beq 10f
     @ From the second half of a column to the next column.
     sub r11, r7, #32
-    subs r4, r4, #16
+    subs r5, r5, #16
     blo 8f
 7:  fl_block 16
-    subs r4, r4, #16
+    subs r5, r5, #16
     bhs 7b
-8:  adds r4, r4, #16
+8:  adds r5, r5, #16
     beq 9f
     fl_last 12
     fl_last 8
@@ -171,7 +171,7 @@ flowlet_f32_dense:
 
 @ A matrix of one row: its columns lie side by side, so their products come before the sums.
 10: vldr s0, [r2]
-    subs r10, r5, #4
+    subs r10, r6, #4
     blo 2f
 1:  vldmia r0!, {s16-s19}
     vldmia r1!, {s28-s31}
@@ -236,8 +236,8 @@ flowlet_f32_dense:
     mov r8, r0
     add r0, r0, #4 * \n
     mov r9, r1
-    mov r10, r5
-    cbz r5, 2f
+    mov r10, r6
+    cbz r6, 2f
 1:  fl_weights %(15 + \n)
     vldmia r9!, {s20-s23}
     add r8, r8, r7
@@ -254,10 +254,10 @@ flowlet_f32_dense:
     .endm
 
     .macro fl_last_lanes n
-    cmp r4, #\n
+    cmp r5, #\n
     blo 6f
     fl_lane_block \n
-    sub r4, r4, #\n
+    sub r5, r5, #\n
 6:
     .endm
 
@@ -269,12 +269,12 @@ flowlet_f32_dense:
     .thumb_func
 flowlet_f32_batch:
     fl_enter
-    subs r4, r4, #4
+    subs r5, r5, #4
     blo 8f
 7:  fl_lane_block 4
-    subs r4, r4, #4
+    subs r5, r5, #4
     bhs 7b
-8:  add r4, r4, #4
+8:  add r5, r5, #4
     fl_last_lanes 2
     fl_last_lanes 1
     fl_leave

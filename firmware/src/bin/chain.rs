@@ -1,8 +1,8 @@
 //! What a dense chain takes on this board: instructions, also per multiply-accumulate, and stack.
 //!
-//! The chain has `in` inputs (24), `l` hidden layers (2) of width `h` (64) with the activation of number `fun` in the
-//! artefact (0, ReLU), and `out` outputs (6): 24-64-64-6 without arguments. Bias and activation are part of the count, and
-//! so is what calling a layer takes; the weights are constants in flash, the sizes known at run time alone. `lanes=1`
+//! `net=0` is 24-64-64-6 (the default), `net=1` 3-64-64-1, `net=2` 64-128-128-12: inputs, two hidden layers with the
+//! activation of number `fun` in the artefact (0, ReLU), and outputs without. Bias and activation are part of the count,
+//! and so is what calling a layer takes; the weights are constants in flash, the sizes known at compile time. `lanes=1`
 //! takes four inputs at once. The log ends with what one activation takes: a layer with it less the same layer without.
 //! The weights are random, and so small that activations see numbers of the size of one.
 
@@ -11,12 +11,10 @@
 
 use core::hint::black_box;
 use flowlet::net::{Activation, LANES, dense};
-use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, stack, time};
+use flowlet_firmware::{argument, entry, finish, init, refuse, stack, time};
 
 /// Room for the weights of 64-128-128-12.
 const WEIGHTS: usize = 26_380;
-const WIDEST: usize = 128;
-
 static FLASH: [f32; WEIGHTS] = weights();
 
 /// Weights of magnitude up to 1/5, by a linear congruential generator (Knuth's constants).
@@ -31,139 +29,110 @@ const fn weights() -> [f32; WEIGHTS] {
     values
 }
 
-/// A layer over weights in flash.
-#[derive(Clone, Copy)]
-struct Layer {
-    w: &'static [f32],
-    bias: &'static [f32],
-    columns: usize,
-}
+/// The network of `I` inputs, two hidden layers of width `H`, and `O` outputs.
+struct Chain<const I: usize, const H: usize, const O: usize>(Activation);
 
-const MOST_LAYERS: usize = 8;
+impl<const I: usize, const H: usize, const O: usize> Chain<I, H, O> {
+    const MACS: usize = I * H + H * H + H * O;
 
-/// A chain of layers, the output the last.
-struct Chain {
-    layers: [Layer; MOST_LAYERS],
-    count: usize,
-    activation: Activation,
-}
-
-impl Chain {
-    /// `None` where the program has no room for it.
-    fn new(inputs: usize, hidden: usize, count: usize, outputs: usize, activation: Activation) -> Option<Self> {
-        let empty = Layer { w: &[], bias: &[], columns: 0 };
-        let mut chain = Self { layers: [empty; MOST_LAYERS], count, activation };
-        let (mut rest, mut columns) = (&FLASH[..], inputs);
-        for (i, layer) in chain.layers.get_mut(..count)?.iter_mut().enumerate() {
-            let rows = if i + 1 < count { hidden } else { outputs };
-            let (w, tail) = rest.split_at_checked(rows * columns)?;
-            let (bias, tail) = tail.split_at_checked(rows)?;
-            *layer = Layer { w, bias, columns };
-            (rest, columns) = (tail, rows);
-        }
-        (inputs.max(hidden).max(outputs) <= WIDEST).then_some(chain)
+    /// Matrix and bias of a layer whose parameters begin at `start`.
+    #[inline(always)]
+    fn layer(start: usize, columns: usize, rows: usize) -> (&'static [f32], &'static [f32]) {
+        FLASH[start..start + (columns + 1) * rows].split_at(columns * rows)
     }
 
-    fn macs(&self) -> usize {
-        self.layers.iter().map(|layer| layer.w.len()).sum()
+    #[inline(always)]
+    fn layers() -> [(&'static [f32], &'static [f32]); 3] {
+        let (second, third) = ((I + 1) * H, (I + 1 + H + 1) * H);
+        [Self::layer(0, I, H), Self::layer(second, H, H), Self::layer(third, H, O)]
     }
 
-    /// One pass; the input is in `a`, the result in one of the two.
     #[inline(never)]
-    fn pass(&self, a: &mut [f32; WIDEST], b: &mut [f32; WIDEST]) {
-        let (mut from, mut to) = (a, b);
-        let Some((last, hidden)) = self.layers[..self.count].split_last() else { return };
-        for Layer { w, bias, columns } in hidden {
-            self.activation.layer(w, &from[..*columns], bias, &mut to[..bias.len()]);
-            core::mem::swap(&mut from, &mut to);
-        }
-        dense(last.w, &from[..last.columns], last.bias, &mut to[..last.bias.len()]);
+    fn pass(&self, x: &[f32; I], a: &mut [f32; H], b: &mut [f32; H], y: &mut [f32; O]) {
+        let [first, second, third] = Self::layers();
+        self.0.layer(first.0, x, first.1, a);
+        self.0.layer(second.0, a, second.1, b);
+        dense(third.0, b, third.1, y);
     }
 
-    /// One pass for every lane, the output layer with the activation too.
+    /// Every lane, the output with the activation too.
     #[inline(never)]
-    fn pass_lanes(&self, a: &mut [[f32; LANES]; WIDEST], b: &mut [[f32; LANES]; WIDEST]) {
-        let (mut from, mut to) = (a, b);
-        for Layer { w, bias, columns } in &self.layers[..self.count] {
-            self.activation.layer_batch(w, &from[..*columns], bias, &mut to[..bias.len()]);
-            core::mem::swap(&mut from, &mut to);
-        }
+    fn pass_lanes(
+        &self,
+        x: &[[f32; LANES]; I],
+        a: &mut [[f32; LANES]; H],
+        b: &mut [[f32; LANES]; H],
+        y: &mut [[f32; LANES]; O],
+    ) {
+        let [first, second, third] = Self::layers();
+        self.0.layer_batch(first.0, x, first.1, a);
+        self.0.layer_batch(second.0, a, second.1, b);
+        self.0.layer_batch(third.0, b, third.1, y);
+    }
+
+    /// Measures passes, one input or [`LANES`] at a time.
+    #[inline(never)]
+    fn measure(&self, lanes: bool) {
+        defmt::info!("network: {=usize}-{=usize}-{=usize}-{=usize}", I, H, H, O);
+        defmt::info!("format: f32");
+        defmt::info!("activation: {=str}", self.0.name());
+        stack::paint();
+        let before = stack::depth();
+        let (instructions, macs) =
+            if lanes { (self.instructions_of_lanes(), LANES * Self::MACS) } else { (self.instructions(), Self::MACS) };
+        let used = stack::used().unwrap_or(u32::MAX).saturating_sub(before);
+        let hundredths = (100 * instructions + macs as u64 / 2) / macs as u64;
+        defmt::info!("instructions: {=u64}", instructions);
+        defmt::info!("macs: {=usize}", macs);
+        defmt::info!("instructions per multiply-accumulate: {=u64}.{=u64:02}", hundredths / 100, hundredths % 100);
+        defmt::info!("stack: {=u32} bytes", used);
+    }
+
+    #[inline(never)]
+    fn instructions(&self) -> u64 {
+        let (mut x, mut a, mut b, mut y) = ([0.0; I], [0.0; H], [0.0; H], [0.0; O]);
+        x.iter_mut().zip(&FLASH).for_each(|(x, random)| *x = 5.0 * random);
+        let x = black_box(&x);
+        time::measure(|| black_box(self).pass(x, &mut a, &mut b, &mut y)).1
+    }
+
+    #[inline(never)]
+    fn instructions_of_lanes(&self) -> u64 {
+        let (mut x, mut a, mut b, mut y) = ([[0.0; LANES]; I], [[0.0; LANES]; H], [[0.0; LANES]; H], [[0.0; LANES]; O]);
+        x.as_flattened_mut().iter_mut().zip(&FLASH).for_each(|(x, random)| *x = 5.0 * random);
+        let x = black_box(&x);
+        time::measure(|| black_box(self).pass_lanes(x, &mut a, &mut b, &mut y)).1
     }
 }
 
-fn number(name: &str, default: usize) -> usize {
-    argument(name).map_or(default, |n| n as usize)
-}
-
-fn report(instructions: u64, macs: usize) {
-    let hundredths = (100 * instructions + macs as u64 / 2) / macs as u64;
-    defmt::info!("instructions: {=u64}", instructions);
-    defmt::info!("macs: {=usize}", macs);
-    defmt::info!("instructions per multiply-accumulate: {=u64}.{=u64:02}", hundredths / 100, hundredths % 100);
-}
-
+/// Hundredths of an instruction that an element's activation takes: a hundred layers with it less a hundred without.
 #[inline(never)]
-fn single(chain: &Chain) {
-    let (mut a, mut b) = ([0.5; WIDEST], [0.0; WIDEST]);
-    let mut cost = Cost::default();
-    for _ in 0..10 {
-        a.iter_mut().zip(&FLASH).for_each(|(a, random)| *a = 5.0 * random);
-        let ((), instructions) = time::measure(|| black_box(chain).pass(&mut a, &mut b));
-        cost.record(instructions);
-    }
-    report(cost.mean(), chain.macs());
-}
-
-#[inline(never)]
-fn lanes(chain: &Chain) {
-    let (mut a, mut b) = ([[0.5; LANES]; WIDEST], [[0.0; LANES]; WIDEST]);
-    let mut cost = Cost::default();
-    for _ in 0..10 {
-        a.as_flattened_mut().iter_mut().zip(&FLASH).for_each(|(a, random)| *a = 5.0 * random);
-        let ((), instructions) = time::measure(|| black_box(chain).pass_lanes(&mut a, &mut b));
-        cost.record(instructions);
-    }
-    report(cost.mean(), LANES * chain.macs());
-}
-
-/// Hundredths of an instruction that an element's activation takes: 100 layers with it less 100 without.
-#[inline(never)]
-fn activation(activation: Activation) -> u64 {
-    let (x, mut y) = ([0.5; 4], [0.0; WIDEST]);
-    let (w, bias) = (&FLASH[..4 * WIDEST], &FLASH[4 * WIDEST..5 * WIDEST]);
+fn per_activation(activation: Activation) -> u64 {
+    const ROWS: usize = 128;
+    let (x, mut y) = ([0.5; 4], [0.0; ROWS]);
+    let (w, bias) = FLASH[..5 * ROWS].split_at(4 * ROWS);
     let (mut with, mut without) = (0, 0);
-    for i in 0..100 {
-        let x = black_box(&x).map(|x| x * (1 + i % 8) as f32);
+    for i in 0..100u8 {
+        let x = black_box(&x).map(|x| x * f32::from(1 + i % 8));
         with += time::measure(|| black_box(activation).layer(w, &x, bias, &mut y)).1;
         without += time::measure(|| dense(w, &x, bias, &mut y)).1;
     }
-    with.saturating_sub(without) / WIDEST as u64
+    with.saturating_sub(without) / ROWS as u64
 }
 
 #[entry]
 fn main() -> ! {
     init();
-    let Some(function) = Activation::from_code(number("fun", 0) as u32) else { refuse!("there is no activation fun") };
-    let (inputs, hidden, layers, outputs) = (number("in", 24), number("h", 64), number("l", 2), number("out", 6));
-    let Some(chain) = Chain::new(inputs, hidden, layers + 1, outputs, function) else {
-        refuse!("the chain is too large for this program");
-    };
-    match layers {
-        1 => defmt::info!("network: {=usize}-{=usize}-{=usize}", inputs, hidden, outputs),
-        2 => defmt::info!("network: {=usize}-{=usize}-{=usize}-{=usize}", inputs, hidden, hidden, outputs),
-        n => defmt::info!("network: {=usize}-{=usize}x{=usize}-{=usize}", inputs, hidden, n, outputs),
+    let number = |name| argument(name).unwrap_or(0);
+    let Some(activation) = Activation::from_code(number("fun") as u32) else { refuse!("there is no activation fun") };
+    let lanes = number("lanes") != 0;
+    match number("net") {
+        0 => Chain::<24, 64, 6>(activation).measure(lanes),
+        1 => Chain::<3, 64, 1>(activation).measure(lanes),
+        2 => Chain::<64, 128, 12>(activation).measure(lanes),
+        _ => refuse!("net must be 0 for 24-64-64-6, 1 for 3-64-64-1 or 2 for 64-128-128-12"),
     }
-    defmt::info!("format: f32");
-    defmt::info!("activation: {=str}", function.name());
-    stack::paint();
-    let before = stack::depth();
-    if number("lanes", 0) == 1 {
-        lanes(&chain)
-    } else {
-        single(&chain)
-    }
-    defmt::info!("stack: {=u32} bytes", stack::used().unwrap_or(u32::MAX).saturating_sub(before));
-    let hundredths = activation(function);
+    let hundredths = per_activation(activation);
     defmt::info!("instructions per activation: {=u64}.{=u64:02}", hundredths / 100, hundredths % 100);
     finish()
 }

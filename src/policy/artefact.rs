@@ -230,7 +230,8 @@ impl<'a> Reader<'a> {
     /// An activation that the file's version knows.
     fn activation(&self, index: usize, field: &'static str) -> Result<Activation, ArtefactError> {
         let code = self.word(index);
-        let known = self.word(word::VERSION) > 1 || code <= ACTIVATIONS_V1;
+        let libm = (1..=ACTIVATIONS_V1).contains(&code);
+        let known = (self.word(word::VERSION) > 1 || code <= ACTIVATIONS_V1) && (cfg!(feature = "version-1") || !libm);
         Activation::from_code(code).filter(|_| known).ok_or(ArtefactError::Field(field))
     }
 }
@@ -265,6 +266,7 @@ impl<'a> Artefact<'a> {
         r.count(word::NUMBER, 0, 0, "number format")?;
         let squash =
             Squash::from_code(r.word(word::SQUASH)).filter(|squash| version > 1 || *squash == Squash::TanhLibm);
+        let squash = squash.filter(|squash| cfg!(feature = "version-1") || *squash != Squash::TanhLibm);
         let squash = squash.ok_or(E::Field("squash"))?;
         r.count(word::SEED_RULE, 0, 0, "seed rule")?;
         if version == 1 && r.word(word::STEP_TABLE) != 0 {

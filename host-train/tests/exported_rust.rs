@@ -20,7 +20,7 @@ fn golden(name: &str) -> PathBuf {
 
 /// A small policy with a solver whose nodes are not its steps.
 fn artefact() -> ArtefactBytes {
-    let (activation, trunk) = (Activation::SiluLibm, Trunk::Residual);
+    let (activation, trunk) = (Activation::Silu, Trunk::Residual);
     let shape = VelocityShape { obs: 3, act: 2, hidden: 8, layers: 2, frequencies: 2, activation, trunk };
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(5);
     let params: Vec<f32> =

@@ -238,6 +238,8 @@ impl<'a> Reader<'a> {
 
 impl<'a> Artefact<'a> {
     /// Checks `bytes`, which must begin at an address divisible by four, and returns a view over them.
+    // Inlined it would keep its many temporaries on the caller's stack.
+    #[inline(never)]
     pub fn new(bytes: &'a [u8]) -> Result<Self, ArtefactError> {
         use ArtefactError as E;
         const { assert!(cfg!(target_endian = "little"), "the artefact is read in place, as little-endian floats") };

@@ -14,7 +14,8 @@ use flowlet_firmware::{Cost, entry, finish, init, refuse, stack, time};
 #[entry]
 fn main() -> ! {
     init();
-    let mut policy = match embedded::load() {
+    let mut place = None;
+    let policy = match embedded::load(&mut place) {
         Ok(policy) => policy,
         Err(error) => refuse!("the policy is refused: {}", error),
     };
@@ -35,7 +36,7 @@ fn main() -> ! {
     defmt::info!("instructions: {=u64}", cost.mean());
     defmt::info!("largest: {=u64}", cost.largest());
     defmt::info!("macs: {=usize}", policy.policy().macs_per_decision());
-    defmt::info!("owner: {=usize} bytes", core::mem::size_of_val(&policy));
+    defmt::info!("owner: {=usize} bytes", core::mem::size_of_val(policy));
     defmt::info!("stack: {=u32} bytes", stack::used().unwrap_or(u32::MAX));
     finish()
 }

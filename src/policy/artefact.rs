@@ -252,7 +252,7 @@ impl<'a> Artefact<'a> {
         let header = bytes.get(..HEADER).ok_or(E::TooShort)?;
         let mut r = Reader { header, rest: &[] };
         let version = r.word(word::VERSION);
-        if version < OLDEST_VERSION || version > FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(E::Version { found: version });
         }
         let stated = r.word(word::LENGTH) as usize;

@@ -174,12 +174,9 @@ pub fn run<E: SetDutyCycle, P: OutputPin, S: InputPin, L: OutputPin, B: Board>(
     ticks: &crate::Ticks,
 ) -> ! {
     let mut tick = ticks.after(0);
-    let mut policy = policy::load().map_err(Refusal::Policy);
-    let robot = match &mut policy {
-        Ok(policy) => Robot::new(policy, &mut board, &tick),
-        Err(refusal) => Err(*refusal),
-    };
-    let robot = match robot {
+    let mut place = None;
+    let policy = policy::load(&mut place).map_err(Refusal::Policy);
+    let robot = match policy.and_then(|policy| Robot::new(policy, &mut board, &tick)) {
         Ok(robot) => robot,
         Err(_) => loop {
             tick = ticks.after(tick.number);

@@ -132,9 +132,12 @@ pub struct Bench<'p> {
 
 impl<'p> Bench<'p> {
     /// A pendulum that hangs at rest, its counters about to wrap, with a rig that was just switched on.
-    pub fn new(policy: &'p mut policy::Furuta, pins: &'p Pins) -> Result<Self, Refusal> {
+    ///
+    /// The policy is loaded into `place`.
+    pub fn new(place: &'p mut Option<policy::Furuta>, pins: &'p Pins) -> Result<Self, Refusal> {
         let plant = Furuta::new();
         let mut board = Instant::default();
+        let policy = policy::load(place).map_err(Refusal::Policy)?;
         let robot = Robot::new(policy, &mut board, &tick(&plant, 0, 0, 0))?;
         let wiring = Wiring {
             enable: Pin(pins, Role::Enable),
@@ -219,8 +222,8 @@ impl Episode {
 
     /// The whole of it: switched on, stop pressed and let go, then [`TICKS`] of control from hanging.
     pub fn run() -> Result<Self, Refusal> {
-        let (mut policy, pins) = (policy::load().map_err(Refusal::Policy)?, Pins::default());
-        let mut bench = Bench::new(&mut policy, &pins)?;
+        let (mut place, pins) = (None, Pins::default());
+        let mut bench = Bench::new(&mut place, &pins)?;
         bench.press_and_release();
         let mut episode = Self::new();
         for _ in 0..TICKS {
@@ -243,8 +246,8 @@ mod tests {
     use super::*;
     use flowlet::control::{Reason, State};
 
-    fn running<'p>(policy: &'p mut policy::Furuta, pins: &'p Pins) -> Bench<'p> {
-        let mut bench = Bench::new(policy, pins).unwrap();
+    fn running<'p>(place: &'p mut Option<policy::Furuta>, pins: &'p Pins) -> Bench<'p> {
+        let mut bench = Bench::new(place, pins).unwrap();
         bench.press_and_release();
         assert_eq!(bench.tick().status.state, State::Running);
         bench
@@ -264,8 +267,8 @@ mod tests {
 
     #[test]
     fn nothing_moves_before_the_stop_was_pressed_and_released() {
-        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
-        let mut bench = Bench::new(&mut policy, &pins).unwrap();
+        let (mut place, pins) = (None, Pins::default());
+        let mut bench = Bench::new(&mut place, &pins).unwrap();
         for pressed in [false, true] {
             pins.stop.set(pressed);
             for _ in 0..5_000 {
@@ -278,8 +281,8 @@ mod tests {
 
     #[test]
     fn the_stop_takes_the_motor_off_in_its_tick_and_its_release_starts_nothing_that_swings() {
-        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
-        let mut bench = running(&mut policy, &pins);
+        let (mut place, pins) = (None, Pins::default());
+        let mut bench = running(&mut place, &pins);
         for _ in 0..400 {
             bench.tick();
         }
@@ -298,8 +301,8 @@ mod tests {
 
     #[test]
     fn a_jump_of_an_encoder_is_held_over_and_then_latched() {
-        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
-        let mut bench = running(&mut policy, &pins);
+        let (mut place, pins) = (None, Pins::default());
+        let mut bench = running(&mut place, &pins);
         bench.slip = 300;
         assert_eq!(bench.tick().status.state, State::Holding);
         bench.slip = 0;
@@ -312,12 +315,12 @@ mod tests {
 
     #[test]
     fn lost_counts_and_an_arm_beyond_its_stops_are_latched() {
-        let (mut policy, pins) = (policy::load().unwrap(), Pins::default());
-        let mut bench = running(&mut policy, &pins);
+        let (mut place, pins) = (None, Pins::default());
+        let mut bench = running(&mut place, &pins);
         bench.lost = 1;
         assert!(until(&mut bench, State::Fault) < 5);
         assert_eq!(bench.tick().status.fault.reason, Reason::Saturated);
-        let mut bench = running(&mut policy, &pins);
+        let mut bench = running(&mut place, &pins);
         // An arm that creeps off without the encoder jumping: its stops are loose.
         while bench.slip < 4_000 {
             bench.slip += 20;

@@ -9,20 +9,15 @@
 #![no_main]
 
 use flowlet_firmware::{Cost, entry, finish, init, refuse, stack, time};
-use furuta_robot::policy;
 use furuta_robot::simulated::{Bench, Episode, Pins, TICKS};
 
 #[entry]
 fn main() -> ! {
     init();
-    let mut policy = match policy::load() {
-        Ok(policy) => policy,
-        Err(error) => refuse!("the policy is refused and the motor not driven: {}", defmt::Display2Format(&error)),
-    };
-    let pins = Pins::default();
-    let mut bench = match Bench::new(&mut policy, &pins) {
+    let (mut place, pins) = (None, Pins::default());
+    let mut bench = match Bench::new(&mut place, &pins) {
         Ok(bench) => bench,
-        Err(error) => refuse!("the robot is refused and the motor not driven: {}", defmt::Display2Format(&error)),
+        Err(error) => refuse!("the policy is refused and the motor not driven: {}", defmt::Display2Format(&error)),
     };
     bench.press_and_release();
     let (mut episode, mut deciding, mut between) = (Episode::new(), Cost::default(), Cost::default());

@@ -1,15 +1,19 @@
-//! Picks the board and the policy of a firmware build.
+//! Picks the board and the policies of a firmware build.
 //!
 //! * `FLOWLET_BOARD` names a folder of `boards/`; without it the target triple decides. Its `memory.x` goes to the
 //!   linker, its `board.toml` becomes `board.rs` in `OUT_DIR`.
-//! * `FLOWLET_POLICY` names an artefact; without it `policies/pendulum.local.flw`, which `host-train export --firmware`
-//!   writes, or else the committed `policies/pendulum.flw` is embedded. A file that is missing, damaged
-//!   or of a newer format ends the build with one sentence. Its sizes become the constants of `policy.rs`, from which a
-//!   program checks at compile time that the policy fits it. The self-test is left to the device, which is what it tests.
+//! * Every committed artefact `policies/NAME.flw` becomes a file `NAME.rs` of constants in `OUT_DIR`, from which a program
+//!   checks at compile time that the policy fits it, and its bytes beside it. `policies/NAME.local.flw`, which `host-train
+//!   export --firmware` writes, goes before the committed one unless `FLOWLET_COMMITTED` is set; `FLOWLET_POLICY`, an
+//!   artefact's path, goes before both, whichever policy a program asks for. A file that is missing, damaged or of a newer
+//!   format ends the build with one sentence. The self-test is left to the device, which is what it tests.
 
 use flowlet::policy::{Artefact, Policy};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+
+/// The committed artefacts, each a module of `embedded`.
+const NAMES: [&str; 2] = ["pendulum", "furuta"];
 
 fn main() {
     if let Err(message) = build() {
@@ -20,7 +24,7 @@ fn main() {
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     board(&out)?;
-    policy(&out)
+    policies(&out)
 }
 
 /// The board that stands for a triple when none is named.
@@ -71,21 +75,31 @@ fn board(out: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Embeds one artefact for each committed one.
+fn policies(out: &Path) -> Result<(), String> {
+    for variable in ["FLOWLET_POLICY", "FLOWLET_COMMITTED"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    let named = env::var_os("FLOWLET_POLICY").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let committed = env::var_os("FLOWLET_COMMITTED").is_some_and(|value| !value.is_empty());
+    for name in NAMES {
+        let local = PathBuf::from(format!("policies/{name}.local.flw"));
+        println!("cargo::rerun-if-changed={}", local.display());
+        let path = match &named {
+            Some(path) => path.clone(),
+            None if local.is_file() && !committed => local,
+            None => PathBuf::from(format!("policies/{name}.flw")),
+        };
+        policy(out, name, &path)?;
+    }
+    Ok(())
+}
+
 /// Checks the artefact, copies it beside the other generated files and writes its sizes.
-fn policy(out: &Path) -> Result<(), String> {
-    println!("cargo::rerun-if-env-changed=FLOWLET_POLICY");
-    let path = match env::var_os("FLOWLET_POLICY") {
-        Some(path) if !path.is_empty() => PathBuf::from(path),
-        _ => {
-            // An exported policy goes before the committed one, which the tests name explicitly.
-            let local = PathBuf::from("policies/pendulum.local.flw");
-            println!("cargo::rerun-if-changed={}", local.display());
-            if local.is_file() { local } else { PathBuf::from("policies/pendulum.flw") }
-        }
-    };
+fn policy(out: &Path, name: &str, path: &Path) -> Result<(), String> {
     println!("cargo::rerun-if-changed={}", path.display());
     let shown = path.display();
-    let file = fs::read(&path).map_err(|error| {
+    let file = fs::read(path).map_err(|error| {
         format!("cannot read the policy {shown} ({error}): name an artefact by FLOWLET_POLICY, with an absolute path")
     })?;
     // The view wants an address divisible by four.
@@ -118,8 +132,8 @@ fn policy(out: &Path) -> Result<(), String> {
             artefact.period_us()
         ),
     );
-    write(&out.join("policy.rs"), source.as_bytes())?;
-    write(&out.join("policy.flw"), bytes)
+    write(&out.join(format!("{name}.rs")), source.as_bytes())?;
+    write(&out.join(format!("{name}.flw")), bytes)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {

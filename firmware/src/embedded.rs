@@ -1,25 +1,48 @@
-//! The policy in flash: the artefact that the build script embedded, and its sizes as constants.
+//! The policies in flash: the artefacts that the build script embedded, and their sizes as constants.
 //!
-//! `FLOWLET_POLICY` names another artefact at build time. The build script has checked its format and checksum; whether
-//! this machine computes what was measured is known only here, by the self-test of [`load`]. Nothing is copied but the
-//! time table; no allocation, no panics.
+//! [`pendulum`] and [`furuta`] are the committed ones; a program uses one of them, and only that one is linked. The items
+//! of this module are the pendulum's. `FLOWLET_POLICY` names another artefact at build time, for whichever module. The build
+//! script has checked its format and checksum; whether this machine computes what was measured is known only here, by the
+//! self-test of `load`. Nothing is copied but the time table; no allocation, no panics.
 
-use flowlet::policy::{PolicyError, StaticPolicy};
-
-include!(concat!(env!("OUT_DIR"), "/policy.rs"));
+pub use pendulum::*;
 
 /// Bytes at an address divisible by four, as the checked view needs them.
 #[repr(C, align(4))]
 struct Aligned<B: ?Sized>(B);
 
-static ARTEFACT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/policy.flw")));
+/// One module for one of the build script's artefacts.
+macro_rules! embed {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        pub mod $name {
+            use flowlet::policy::{PolicyError, StaticPolicy};
 
-/// The embedded policy with the memory for its decisions.
-pub type Embedded = StaticPolicy<'static, OBS, ACT, HIDDEN, NODES>;
+            include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
 
-/// Checks the artefact and runs its self-test; a policy that is returned computes here what was exported.
-pub fn load() -> Result<Embedded, PolicyError> {
-    let mut policy = Embedded::new(&ARTEFACT.0)?;
-    policy.self_test()?;
-    Ok(policy)
+            /// The artefact in flash.
+            pub static ARTEFACT: &[u8] =
+                &super::Aligned(*include_bytes!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".flw"))).0;
+
+            /// The embedded policy with the memory for its decisions.
+            pub type Embedded = StaticPolicy<'static, OBS, ACT, HIDDEN, NODES>;
+
+            /// Checks the artefact and runs its self-test; a policy that is returned computes here what was exported.
+            pub fn load() -> Result<Embedded, PolicyError> {
+                let mut policy = Embedded::new(ARTEFACT)?;
+                policy.self_test()?;
+                Ok(policy)
+            }
+        }
+    };
+}
+
+embed! {
+    /// The policy of the torque-limited pendulum.
+    pendulum
+}
+
+embed! {
+    /// The policy of the rotary pendulum, `plants::Furuta`.
+    furuta
 }

@@ -131,6 +131,13 @@ impl<'a> Sampler<'a> {
         &self.plan
     }
 
+    /// Changes the plan; a refused one leaves the present one.
+    pub fn set_plan(&mut self, plan: Plan) -> Result<(), PlanError> {
+        plan.check()?;
+        self.plan = plan;
+        Ok(())
+    }
+
     /// Fills the time table; once for a network and plan.
     pub fn prepare(&self, scratch: &mut SamplerScratch<'_>) -> Result<(), SampleError> {
         let h = self.net.shape().hidden;

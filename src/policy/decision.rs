@@ -8,7 +8,7 @@
 //! Cost: see [`Policy::macs_per_decision`]; besides the multiply-accumulates a decision draws `act` numbers from the source and
 //! takes `act` hyperbolic tangents.
 
-use super::{Artefact, ArtefactError, BestOfScratch};
+use super::{Artefact, ArtefactError, BestOfScratch, Menu};
 use crate::flow::{Plan, PlanError, SampleError, Sampler, SamplerScratch};
 use crate::math;
 use crate::net::VelocityShape;
@@ -109,6 +109,12 @@ impl<'a> Policy<'a> {
     /// The plan of integration.
     pub fn plan(&self) -> &Plan {
         self.sampler.plan()
+    }
+
+    /// Changes the number of steps; the scratch must then hold the time table of the new plan.
+    pub fn set_steps(&mut self, steps: usize) -> Result<(), PolicyError> {
+        let plan = Plan { steps, ..*self.plan() };
+        self.sampler.set_plan(plan).map_err(PolicyError::Plan)
     }
 
     /// Multiply-accumulates of one decision:
@@ -244,7 +250,8 @@ fn check_length(what: &'static str, slice: &[f32], expected: usize) -> Result<()
 
 /// A policy with the memory for its decisions, sizes in the type.
 ///
-/// `NODES` is [`Plan::nodes`]: the number of Euler steps, for instance. Size: `(NODES + 4) HIDDEN + OBS + 4 ACT`
+/// `NODES` is [`Plan::nodes`]: the number of Euler steps, for instance; with several plans
+/// ([`with_menu`](Self::with_menu)) it is [`Menu::nodes`], the sum of theirs. Size: `(NODES + 4) HIDDEN + OBS + 4 ACT`
 /// floats beside the view.
 ///
 /// ```no_run
@@ -262,6 +269,9 @@ fn check_length(what: &'static str, slice: &[f32], expected: usize) -> Result<()
 #[derive(Debug)]
 pub struct StaticPolicy<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: usize> {
     policy: Policy<'a>,
+    menu: Menu,
+    /// The first row of the present plan's time table.
+    first_node: usize,
     table: [[f32; HIDDEN]; NODES],
     layers: [[f32; HIDDEN]; 4],
     slopes: [[f32; ACT]; 3],
@@ -279,12 +289,17 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
 
     /// The same for a policy that was checked before, with a plan of its own perhaps.
     pub fn from_policy(policy: Policy<'a>) -> Result<Self, PolicyError> {
+        Self::with_menu(policy, Menu::single(policy.plan().steps))
+    }
+
+    /// The same with a time table for every plan of `menu`; the longest is chosen, see [`select`](Self::select).
+    pub fn with_menu(policy: Policy<'a>, menu: Menu) -> Result<Self, PolicyError> {
         let shape = *policy.artefact.velocity().shape();
         for (what, expected, found) in [
             ("the observations of the firmware's type", shape.obs, OBS),
             ("the actions of the firmware's type", shape.act, ACT),
             ("the hidden width of the firmware's type", shape.hidden, HIDDEN),
-            ("the time nodes of the firmware's type", policy.plan().nodes(), NODES),
+            ("the time nodes of the firmware's type", menu.nodes(policy.plan().solver), NODES),
         ] {
             if expected != found {
                 return Err(PolicyError::Length { what, expected, found });
@@ -292,15 +307,33 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
         }
         let mut owner = Self {
             policy,
+            menu,
+            first_node: 0,
             table: [[0.0; HIDDEN]; NODES],
             layers: [[0.0; HIDDEN]; 4],
             slopes: [[0.0; ACT]; 3],
             state: [0.0; OBS],
             latent: [0.0; ACT],
         };
-        let (policy, mut scratch) = owner.parts();
-        policy.prepare(&mut scratch)?;
+        for index in 0..menu.len() {
+            owner.select(index)?;
+            let (policy, mut scratch) = owner.parts();
+            policy.prepare(&mut scratch)?;
+        }
         Ok(owner)
+    }
+
+    /// The plans among which [`select`](Self::select) chooses.
+    pub fn menu(&self) -> &Menu {
+        &self.menu
+    }
+
+    /// Decides by the plan of this index from now on, the longest beyond the end; costs no evaluation.
+    pub fn select(&mut self, index: usize) -> Result<(), PolicyError> {
+        let index = index.min(self.menu.len().saturating_sub(1));
+        self.policy.set_steps(self.menu.steps(index))?;
+        self.first_node = self.menu.first_node(index, self.policy.plan().solver);
+        Ok(())
     }
 
     /// The policy without its memory.
@@ -328,7 +361,7 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
     pub fn parts(&mut self) -> (&Policy<'a>, PolicyScratch<'_>) {
         let [state, base, a, b] = &mut self.layers;
         let sampler = SamplerScratch {
-            table: self.table.as_flattened_mut(),
+            table: self.table.get_mut(self.first_node..).unwrap_or(&mut []).as_flattened_mut(),
             state,
             base,
             a,

@@ -9,6 +9,7 @@ mod best_of;
 mod decision;
 mod encode;
 mod exercise;
+mod menu;
 mod normalizer;
 mod squash;
 
@@ -17,5 +18,6 @@ pub use best_of::BestOfScratch;
 pub use decision::{Policy, PolicyError, PolicyScratch, StaticPolicy};
 pub use encode::{CriticManifest, EncodeError, Manifest};
 pub use exercise::{EXERCISE_ACTIONS, Exercise, action_digest};
+pub use menu::Menu;
 pub use normalizer::Normalizer;
 pub use squash::ActionRange;

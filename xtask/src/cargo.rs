@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 /// Variables that change what a build produces.
-const CLEARED: [&str; 9] = [
+const CLEARED: [&str; 10] = [
     "RUSTFLAGS",
     "RUSTDOCFLAGS",
     "CARGO_ENCODED_RUSTFLAGS",
@@ -23,6 +23,7 @@ const CLEARED: [&str; 9] = [
     "CARGO_BUILD_TARGET",
     "DEFMT_LOG",
     "FLOWLET_BOARD",
+    "FLOWLET_COMMITTED",
     "FLOWLET_POLICY",
 ];
 
@@ -85,7 +86,7 @@ pub fn firmware(root: &Path, board: &Board, verb: &str, firmware: &Firmware) -> 
         cargo.env("FLOWLET_POLICY", policy);
     } else {
         // The committed one, whatever was exported since.
-        cargo.env("FLOWLET_POLICY", root.join("firmware/policies/pendulum.flw"));
+        cargo.env("FLOWLET_COMMITTED", "1");
     }
     cargo
 }

@@ -6,6 +6,7 @@
 //! * [`time`]: a control tick at a fixed rate in virtual time and an exact count of executed instructions.
 //! * [`stack`]: the high-water mark of the stack.
 //! * [`mod@log`]: `defmt` frames over semihosting.
+//! * [`uart`]: the board's serial port, for hardware in the loop.
 //! * [`embedded`]: the policy in flash, checked before it is used.
 //!
 //! Guarantees: no allocation; no floating point in an interrupt handler; a panic, a fault or a stack that ran into the
@@ -21,6 +22,7 @@ pub mod embedded;
 pub mod log;
 pub mod stack;
 pub mod time;
+pub mod uart;
 
 #[cfg(target_arch = "arm")]
 pub use cortex_m_rt::entry;

@@ -24,6 +24,9 @@ pub struct Options {
     elf: PathBuf,
     /// Arguments of the firmware, NAME=NUMBER each
     arguments: Vec<String>,
+    /// Put the serial port on this TCP port of this machine, and wait until somebody connects
+    #[arg(long, value_name = "PORT")]
+    uart: Option<u16>,
     /// Stop the run after so many seconds of real time
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -50,7 +53,8 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let board = boards::find(root, &options.board)?;
     tools::ensure_qemu(std::slice::from_ref(&board))?;
     let limit = Duration::from_secs(options.timeout);
-    let outcome = execute(&board, &options.elf, &options.arguments, limit, |line| println!("{line}"))?;
+    let setup = Setup { arguments: &options.arguments, uart: options.uart };
+    let outcome = execute_with(&board, &options.elf, &setup, limit, |line| println!("{line}"))?;
     if outcome.code == 0 {
         let sizes = elf::sizes(&options.elf)?;
         println!("flash: {} bytes, static RAM: {} bytes", sizes.flash, sizes.ram);
@@ -58,11 +62,31 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     Ok(u8::try_from(outcome.code).unwrap_or(1))
 }
 
+/// What a run has beside its board and its firmware.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup<'a> {
+    /// Arguments of the firmware.
+    pub arguments: &'a [String],
+    /// TCP port of this machine on which the serial port listens; zero for a free one.
+    pub uart: Option<u16>,
+}
+
 /// Runs `elf` on `board` with `arguments`, for at most `limit` of real time, and hands on every message.
 pub fn execute(
     board: &Board,
     elf: &Path,
     arguments: &[String],
+    limit: Duration,
+    message: impl FnMut(&str),
+) -> Result<Outcome> {
+    execute_with(board, elf, &Setup { arguments, uart: None }, limit, message)
+}
+
+/// The same with all of [`Setup`].
+pub fn execute_with(
+    board: &Board,
+    elf: &Path,
+    setup: &Setup<'_>,
     limit: Duration,
     mut message: impl FnMut(&str),
 ) -> Result<Outcome> {
@@ -75,7 +99,7 @@ pub fn execute(
         Some(name) => bail!("{} was built for the board {name}, not for {}", elf.display(), board.name),
         None => bail!("{} does not say which board it was built for", elf.display()),
     }
-    let mut qemu = Qemu::start(board, elf, arguments)?;
+    let mut qemu = Qemu::start(board, elf, setup)?;
     let bytes = qemu.output()?;
     let deadline = Instant::now() + limit;
     let mut decoder = table.new_stream_decoder();
@@ -116,9 +140,9 @@ pub fn execute(
 struct Qemu(Child);
 
 impl Qemu {
-    fn start(board: &Board, elf: &Path, arguments: &[String]) -> Result<Self> {
+    fn start(board: &Board, elf: &Path, setup: &Setup<'_>) -> Result<Self> {
         let mut semihosting = String::from("enable=on,target=native,arg=firmware");
-        for argument in arguments {
+        for argument in setup.arguments {
             semihosting.push_str(",arg=");
             // QEMU doubles a comma that is part of a value.
             semihosting.push_str(&argument.replace(',', ",,"));
@@ -128,9 +152,13 @@ impl Qemu {
         if board.system.contains("riscv") {
             command.args(["-bios", "none"]);
         }
+        // An answer goes out byte by byte: without `nodelay` every one waits 40 ms for TCP's acknowledgement.
+        let serial = setup
+            .uart
+            .map_or("none".to_string(), |port| format!("tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"));
         let child = command
             .args(["-icount", &format!("shift={},sleep=off", board.icount_shift)])
-            .args(["-display", "none", "-monitor", "none", "-serial", "none"])
+            .args(["-display", "none", "-monitor", "none", "-serial", &serial])
             .args(["-semihosting-config", &semihosting])
             .arg("-kernel")
             .arg(elf)

@@ -57,6 +57,12 @@ pub fn tanh(x: f32) -> f32 {
     libm::tanhf(x)
 }
 
+/// Hyperbolic tangent as `libm` computes it, for the artefacts that were trained with it.
+#[inline]
+pub fn libm_tanh(x: f32) -> f32 {
+    libm::tanhf(x)
+}
+
 /// Inverse hyperbolic tangent; infinite at -1 and 1.
 #[inline]
 pub fn atanh(x: f32) -> f32 {

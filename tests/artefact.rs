@@ -6,7 +6,8 @@ use common::{Aligned, Recipe, SMALL, artefact, overflowing_critic};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticScratch, Trunk};
 use flowlet::policy::{
-    Artefact, ArtefactError, BestOfScratch, Policy, PolicyError, PolicyScratch, StaticPolicy, action_digest,
+    ActionRange, Artefact, ArtefactError, BestOfScratch, Policy, PolicyError, PolicyScratch, Squash, StaticPolicy,
+    StepEntry, action_digest,
 };
 use flowlet::rfm::{Boltzmann, BoltzmannScratch, ControlVariate, EstimateError, EstimatorScratch, RfmConfig};
 use rand_core::{Rng, SeedableRng};
@@ -351,13 +352,14 @@ fn each_field_is_checked_by_name() {
     let good = artefact(SMALL);
     let nan = f32::NAN.to_bits();
     for (word, value, error) in [
-        (1, 2, E::Version { found: 2 }),
+        (1, 0, E::Version { found: 0 }),
+        (1, 3, E::Version { found: 3 }),
         (3, 0, E::Field("observations")),
         (4, u32::MAX, E::Field("actions")),
         (5, 0, E::Field("hidden width")),
         (6, 0, E::Field("hidden layers")),
         (7, 1 << 20, E::Field("time frequencies")),
-        (8, 4, E::Field("activation")),
+        (8, 7, E::Field("activation")),
         (9, 2, E::Field("trunk")),
         (10, 1, E::Field("number format")),
         (11, 6, E::Field("source or its parameter")),
@@ -372,21 +374,21 @@ fn each_field_is_checked_by_name() {
         (15, nan, E::Field("integration interval or latent clip")),
         (16, 2f32.to_bits(), E::Field("integration interval or latent clip")),
         (17, nan, E::Field("integration interval or latent clip")),
-        (18, 1, E::Field("squash")),
+        (18, 2, E::Field("squash")),
         (19, 1, E::Field("seed rule")),
         (20, 0, E::Field("control period")),
         (21, nan, E::Field("observation clip")),
         (22, 3, E::Field("critics")),
         (23, 0, E::Field("critic width")),
         (24, 9, E::Field("critic layers")),
-        (25, 4, E::Field("critic activation")),
+        (25, 7, E::Field("critic activation")),
         (26, 0, E::Field("particles")),
         (27, nan, E::Field("temperature")),
         (28, 1, E::Field("source or its parameter")),
         (28, (-0.0f32).to_bits(), E::Field("source or its parameter")),
         (29, 1, E::Field("schedule or its parameters")),
         (30, nan, E::Field("schedule or its parameters")),
-        (31, 1, E::Reserved),
+        (31, 9, E::Field("step table")),
         (32, 0, E::Name),
     ] {
         let mut bad = good.clone();
@@ -435,7 +437,7 @@ fn the_encoder_applies_the_subnormal_rule_and_the_limits_hold() {
         let (low, high) = (-0.013 * i as f32, 0.0071 * i as f32 + 0.1);
         beyond += usize::from(low + (high - low) > high);
         let mut action = [0.0];
-        flowlet::policy::ActionRange { low: &[low], high: &[high] }.apply(&[30.0], &mut action);
+        ActionRange { low: &[low], high: &[high], squash: Squash::Tanh }.apply(&[30.0], &mut action);
         assert!(action[0] <= high, "{low} {high} {action:?}");
     }
     assert!(beyond > 0, "no limits that need the clamp");
@@ -475,6 +477,41 @@ fn version_one_loads_for_ever() {
     assert_eq!(values.map(f32::to_bits), [view.self_test().3[0].to_bits(), view.self_test().3[1].to_bits()]);
     let digest = action_digest(&policy, 1, &mut scratch, &mut observation, &mut action).unwrap();
     assert_eq!(digest, 0x67a7_7672_4696_5ad7);
+}
+
+#[test]
+fn version_one_refuses_what_came_later() {
+    use ArtefactError as E;
+    let good = Aligned::new(include_bytes!("data/version-1.flw"));
+    for (word, value, error) in [
+        (8, 4, E::Field("activation")),
+        (18, 1, E::Field("squash")),
+        (10, 1, E::Field("number format")),
+        (25, 4, E::Field("critic activation")),
+        (31, 1, E::Reserved),
+    ] {
+        let mut bad = good.clone();
+        bad.bytes_mut()[4 * word..4 * word + 4].copy_from_slice(&u32::to_le_bytes(value));
+        seal(bad.bytes_mut());
+        assert_eq!(Artefact::new(bad.bytes()).unwrap_err(), error, "word {word}");
+    }
+}
+
+#[test]
+fn a_step_table_round_trips_and_its_damage_is_named() {
+    let bytes = artefact(SMALL);
+    let view = Artefact::new(bytes.bytes()).unwrap();
+    let table: Vec<StepEntry> = view.step_table().collect();
+    assert_eq!((view.format_version(), table.as_slice()), (2, &common::STEP_TABLE[..]));
+    assert_eq!(view.step_table().len(), 2);
+    // The table stands before the self-test's seven numbers, the two critic values and the CRC.
+    let table = bytes.bytes().len() - 4 - 4 * (3 + 2 + 2 + 2) - 24;
+    for (word, value) in [(0, 0), (3, 1), (3, 1001), (1, f32::NAN.to_bits()), (5, (-0.5f32).to_bits())] {
+        let mut bad = bytes.clone();
+        bad.bytes_mut()[table + 4 * word..][..4].copy_from_slice(&u32::to_le_bytes(value));
+        seal(bad.bytes_mut());
+        assert_eq!(Artefact::new(bad.bytes()).unwrap_err(), ArtefactError::StepTable, "word {word}");
+    }
 }
 
 #[test]

@@ -12,7 +12,9 @@ use crate::run::RunDir;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-use flowlet::policy::{Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch};
+use flowlet::policy::{
+    Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch, Squash, StepEntry,
+};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use std::path::{Path, PathBuf};
 use zerocopy::IntoBytes;
@@ -135,6 +137,7 @@ impl ArtefactBytes {
             low: &spec.low,
             high: &spec.high,
             // The artefact's critics have plain layers.
+            squash: Squash::Tanh,
             critics: (!rfm.train.critic_layer_norm).then(|| CriticManifest {
                 shape: critic_shape(&rfm.train, &spec),
                 count: 2,
@@ -142,6 +145,7 @@ impl ArtefactBytes {
                 particles: rfm.particles,
                 temperature: agent.lambda(),
             }),
+            step_table: &[],
             test_observation: &observation,
             test_noise: &latent,
         })
@@ -154,6 +158,9 @@ impl ArtefactBytes {
         let (observation, noise, ..) = old.self_test();
         let first = old.critics().next().filter(|_| keep_critics);
         let critics: Vec<f32> = old.critics().flat_map(|c| c.params()).copied().collect();
+        // Measured with this plan at other numbers of steps: they hold for as long as the rest of it stays.
+        let kept = Plan { steps: plan.steps, ..*old.plan() } == plan;
+        let steps: Vec<StepEntry> = old.step_table().filter(|_| kept).collect();
         Self::encode(&Manifest {
             name: old.name(),
             period_us: old.period_us(),
@@ -170,6 +177,7 @@ impl ArtefactBytes {
             obs_clip: old.normalizer().clip,
             low: old.range().low,
             high: old.range().high,
+            squash: old.range().squash,
             critics: first.map(|critic| CriticManifest {
                 shape: *critic.shape(),
                 count: old.critics().count(),
@@ -177,6 +185,7 @@ impl ArtefactBytes {
                 particles: old.particles(),
                 temperature: old.temperature(),
             }),
+            step_table: &steps,
             test_observation: observation,
             test_noise: noise,
         })

@@ -8,7 +8,7 @@ mod policy;
 
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, Trunk, VelocityShape};
-use flowlet::policy::Manifest;
+use flowlet::policy::{Manifest, Squash};
 use host_train::policy::{ArtefactBytes, HostPolicy};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -41,7 +41,9 @@ fn artefact() -> ArtefactBytes {
         obs_clip: 8.0,
         low: &[-2.0, -1.0],
         high: &[2.0, 1.5],
+        squash: Squash::Tanh,
         critics: None,
+        step_table: &[],
         test_observation: &[0.5, -0.25, 3.0],
         test_noise: &[0.7, -1.2],
     })

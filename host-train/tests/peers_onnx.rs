@@ -5,7 +5,7 @@
 
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityNet, VelocityShape};
-use flowlet::policy::{CriticManifest, Manifest, Policy, PolicyScratch};
+use flowlet::policy::{CriticManifest, Manifest, Policy, PolicyScratch, Squash};
 use host_train::export::onnx::{self, Part};
 use host_train::export::tensors;
 use host_train::policy::ArtefactBytes;
@@ -117,6 +117,7 @@ fn random(shape: VelocityShape, plan: Plan, source: Source, schedule: Schedule, 
         obs_clip: 2.0,
         low: &numbers.uniform(act, 1.0).iter().map(|u| u - 1.5).collect::<Vec<_>>(),
         high: &numbers.uniform(act, 1.0).iter().map(|u| u + 1.5).collect::<Vec<_>>(),
+        squash: Squash::Tanh,
         critics: Some(CriticManifest {
             shape: critic,
             count: 2,
@@ -124,6 +125,7 @@ fn random(shape: VelocityShape, plan: Plan, source: Source, schedule: Schedule, 
             particles: 4,
             temperature: 0.1,
         }),
+        step_table: &[],
         test_observation: &numbers.uniform(obs, 1.0),
         test_noise: &numbers.uniform(act, 1.0),
     })

@@ -1,4 +1,4 @@
-//! The `.flw` artefact, version 1: a checked view over bytes that copies nothing.
+//! The `.flw` artefact, versions 1 and 2: a checked view over bytes that copies nothing.
 //!
 //! `docs/format.md` is the normative description. [`Artefact::new`] checks everything once: magic, version, length,
 //! CRC-32, every field, every number. What it accepts can be used without a further check: no accessor panics, fails
@@ -8,11 +8,11 @@
 use crate::flow::{Plan, Schedule, Solver, Source};
 use crate::math;
 use crate::net::{Activation, Critic, CriticShape, Trunk, VelocityNet, VelocityShape};
-use crate::policy::{ActionRange, Normalizer};
+use crate::policy::{ActionRange, Normalizer, Squash, StepTable};
 use zerocopy::FromBytes;
 
-/// The version of the format that this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the format that this crate writes. It reads every version from 1 to this one.
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(super) const MAGIC: [u8; 4] = *b"FLOW";
 /// Bytes of the fixed header.
@@ -20,6 +20,13 @@ pub(super) const HEADER: usize = 160;
 /// Bytes of the artefact's name and of a channel name, padded with zeros.
 pub(super) const NAME: usize = 32;
 pub(super) const CHANNEL_NAME: usize = 16;
+
+/// Words of an entry of the step table, and the most entries it may have.
+pub(super) const STEP_ENTRY: usize = 3;
+pub(super) const STEP_ENTRIES: usize = 8;
+
+/// Largest activation code of version 1.
+const ACTIVATIONS_V1: u32 = 3;
 
 /// Largest magnitude of a weight or bias: 2^30.
 const WEIGHT_MAX: f32 = (1u32 << 30) as f32;
@@ -58,7 +65,8 @@ pub(super) mod word {
     pub const SOURCE_PARAMETER: usize = 28;
     /// Two words.
     pub const SCHEDULE_PARAMETERS: usize = 29;
-    pub const RESERVED: usize = 31;
+    /// Reserved in version 1.
+    pub const STEP_TABLE: usize = 31;
 }
 
 /// Why bytes are not an artefact that this crate can run.
@@ -96,11 +104,14 @@ pub enum ArtefactError {
     Number(&'static str),
     /// A lower action limit is not below its upper one.
     Limits,
+    /// The step table is not strictly ascending in 1 to 1000, or holds a number that cannot be.
+    StepTable,
 }
 
 /// A policy artefact whose every field has been checked.
 #[derive(Debug, Clone, Copy)]
 pub struct Artefact<'a> {
+    version: u32,
     name: &'a str,
     period_us: u32,
     velocity: VelocityNet<'a>,
@@ -114,6 +125,7 @@ pub struct Artefact<'a> {
     critics: [Option<Critic<'a>>; 2],
     particles: usize,
     temperature: f32,
+    step_table: StepTable<'a>,
     test_observation: &'a [f32],
     test_noise: &'a [f32],
     test_action: &'a [f32],
@@ -121,12 +133,12 @@ pub struct Artefact<'a> {
     bytes: &'a [u8],
 }
 
-/// Bytes of an artefact of this shape whose critics and their self-test take `critic_floats`.
-pub(super) const fn file_len(shape: &VelocityShape, critic_floats: usize) -> usize {
+/// Bytes of an artefact of this shape whose critics, their self-test and the step table take `further` words.
+pub(super) const fn file_len(shape: &VelocityShape, further: usize) -> usize {
     let observations = shape.obs.saturating_mul(CHANNEL_NAME + 3 * 4);
     let actions = shape.act.saturating_mul(CHANNEL_NAME + 4 * 4);
-    let floats = shape.frequencies.saturating_add(shape.params()).saturating_add(critic_floats);
-    (HEADER + 4).saturating_add(observations).saturating_add(actions).saturating_add(floats.saturating_mul(4))
+    let words = shape.frequencies.saturating_add(shape.params()).saturating_add(further);
+    (HEADER + 4).saturating_add(observations).saturating_add(actions).saturating_add(words.saturating_mul(4))
 }
 
 /// The CRC-32 (ISO-HDLC, as in zip) that ends an artefact.
@@ -211,6 +223,13 @@ impl<'a> Reader<'a> {
         let bytes = self.bytes(4 * n)?;
         <[f32]>::ref_from_bytes(bytes).map_err(|_| ArtefactError::Misaligned)
     }
+
+    /// An activation that the file's version knows.
+    fn activation(&self, index: usize, field: &'static str) -> Result<Activation, ArtefactError> {
+        let code = self.word(index);
+        let known = self.word(word::VERSION) > 1 || code <= ACTIVATIONS_V1;
+        Activation::from_code(code).filter(|_| known).ok_or(ArtefactError::Field(field))
+    }
 }
 
 impl<'a> Artefact<'a> {
@@ -226,8 +245,9 @@ impl<'a> Artefact<'a> {
         }
         let header = bytes.get(..HEADER).ok_or(E::TooShort)?;
         let mut r = Reader { header, rest: &[] };
-        if r.word(word::VERSION) != FORMAT_VERSION {
-            return Err(E::Version { found: r.word(word::VERSION) });
+        let version = r.word(word::VERSION);
+        if version == 0 || version > FORMAT_VERSION {
+            return Err(E::Version { found: version });
         }
         let stated = r.word(word::LENGTH) as usize;
         if stated != bytes.len() {
@@ -240,18 +260,21 @@ impl<'a> Artefact<'a> {
         r.rest = body.get(HEADER..).ok_or(E::TooShort)?;
 
         r.count(word::NUMBER, 0, 0, "number format")?;
-        r.count(word::SQUASH, 0, 0, "squash")?;
+        let squash =
+            Squash::from_code(r.word(word::SQUASH)).filter(|squash| version > 1 || *squash == Squash::TanhLibm);
+        let squash = squash.ok_or(E::Field("squash"))?;
         r.count(word::SEED_RULE, 0, 0, "seed rule")?;
-        if r.word(word::RESERVED) != 0 {
+        if version == 1 && r.word(word::STEP_TABLE) != 0 {
             return Err(E::Reserved);
         }
+        let step_entries = r.count(word::STEP_TABLE, 0, STEP_ENTRIES as u32, "step table")?;
         let shape = VelocityShape {
             obs: r.count(word::OBS, 1, 1024, "observations")?,
             act: r.count(word::ACT, 1, 256, "actions")?,
             hidden: r.count(word::HIDDEN, 1, 1024, "hidden width")?,
             layers: r.count(word::LAYERS, 1, 8, "hidden layers")?,
             frequencies: r.count(word::FREQUENCIES, 0, 256, "time frequencies")?,
-            activation: Activation::from_code(r.word(word::ACTIVATION)).ok_or(E::Field("activation"))?,
+            activation: r.activation(word::ACTIVATION, "activation")?,
             trunk: Trunk::from_code(r.word(word::TRUNK)).ok_or(E::Field("trunk"))?,
         };
         let plan = Plan {
@@ -292,12 +315,11 @@ impl<'a> Artefact<'a> {
                 act: shape.act,
                 hidden: r.count(word::CRITIC_HIDDEN, 1, 1024, "critic width")?,
                 layers: r.count(word::CRITIC_LAYERS, 1, 8, "critic layers")?,
-                activation: Activation::from_code(r.word(word::CRITIC_ACTIVATION))
-                    .ok_or(E::Field("critic activation"))?,
+                activation: r.activation(word::CRITIC_ACTIVATION, "critic activation")?,
             })
         };
         let critic_params = critic_shape.map_or(0, |c| c.params());
-        let expected = file_len(&shape, critics * (critic_params + 1));
+        let expected = file_len(&shape, critics * (critic_params + 1) + STEP_ENTRY * step_entries);
         if expected != bytes.len() {
             return Err(E::Length { expected, found: bytes.len() });
         }
@@ -337,6 +359,9 @@ impl<'a> Artefact<'a> {
                 *view = Some(Critic::new(c, params).map_err(|_| E::Field("critic shape"))?);
             }
         }
+        let step_table = r.bytes(4 * STEP_ENTRY * step_entries)?;
+        let step_table = <[[u32; STEP_ENTRY]]>::ref_from_bytes(step_table).map_err(|_| E::Misaligned)?;
+        let step_table = StepTable::checked(step_table).ok_or(E::StepTable)?;
         let (test_observation, test_noise) = (r.floats(shape.obs)?, r.floats(shape.act)?);
         let (test_action, test_values) = (r.floats(shape.act)?, r.floats(critics)?);
         let test = [test_observation, test_noise, test_action, test_values];
@@ -344,6 +369,7 @@ impl<'a> Artefact<'a> {
             return Err(E::Number("self-test vector"));
         }
         Ok(Self {
+            version,
             name,
             period_us,
             velocity,
@@ -351,18 +377,24 @@ impl<'a> Artefact<'a> {
             source,
             schedule,
             normalizer: Normalizer { mean, scale, clip: obs_clip },
-            range: ActionRange { low, high },
+            range: ActionRange { low, high, squash },
             obs_names,
             act_names,
             critics: views,
             particles: particles as usize,
             temperature,
+            step_table,
             test_observation,
             test_noise,
             test_action,
             test_values,
             bytes,
         })
+    }
+
+    /// The version of the format it is written in.
+    pub fn format_version(&self) -> u32 {
+        self.version
     }
 
     /// The artefact's name: the environment or robot it was trained for.
@@ -430,6 +462,11 @@ impl<'a> Artefact<'a> {
         self.temperature
     }
 
+    /// The measured return of plans with other numbers of steps; empty where nobody measured it.
+    pub fn step_table(&self) -> StepTable<'a> {
+        self.step_table
+    }
+
     /// The self-test: observation, noise, the action they must give, and each critic's value there.
     pub fn self_test(&self) -> (&'a [f32], &'a [f32], &'a [f32], &'a [f32]) {
         (self.test_observation, self.test_noise, self.test_action, self.test_values)
@@ -465,7 +502,7 @@ impl core::fmt::Display for ArtefactError {
             Self::Version { found } => {
                 write!(
                     f,
-                    "the artefact has format version {found}; this program reads version {FORMAT_VERSION}: update it"
+                    "the artefact has format version {found}; this program reads versions 1 to {FORMAT_VERSION}: update it"
                 )
             }
             Self::Length { expected, found } => {
@@ -480,6 +517,9 @@ impl core::fmt::Display for ArtefactError {
             Self::Number(section) => {
                 write!(f, "the artefact's {section} hold a number that is not finite, too large or too small")
             }
+            Self::StepTable => f.write_str(
+                "the artefact's step table does not ascend in 1 to 1000 steps, or its returns are no numbers",
+            ),
             Self::Limits => f.write_str("a lower action limit of the artefact is not below its upper one"),
         }
     }

@@ -3,7 +3,6 @@
 //! The value is the smaller of the critics' where there are two. No panics, no allocation; `n` samples and `n`
 //! critic evaluations, the state halves of all first layers computed once.
 
-use super::squash::squash;
 use super::{Policy, PolicyError, PolicyScratch};
 use crate::flow::SampleError;
 use crate::net::{CriticScratch, CriticShape};
@@ -113,7 +112,7 @@ impl Policy<'_> {
     fn values(&self, scratch: &PolicyScratch<'_>, selection: &mut BestOfScratch<'_>) -> Result<[f32; 2], PolicyError> {
         let BestOfScratch { state_parts, critic: memory, squashed, .. } = selection;
         let squashed = squashed.get_mut(..self.act_dim()).ok_or(PolicyError::Sample(SampleError::Scratch))?;
-        squash(scratch.latent, squashed);
+        self.artefact().range().squash.apply(scratch.latent, squashed);
         let mut values = [f32::INFINITY; 2];
         let mut parts = &**state_parts;
         for (value, critic) in values.iter_mut().zip(self.artefact().critics()) {

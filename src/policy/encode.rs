@@ -4,8 +4,10 @@
 //! decision, and the result is read back by [`Artefact::new`] before it is returned: what was encoded can be loaded.
 //! No panics, no allocation; after an error the bytes hold nothing of use.
 
-use super::artefact::{self, Artefact, ArtefactError, CHANNEL_NAME, FORMAT_VERSION, HEADER, MAGIC, NAME, word};
-use super::{BestOfScratch, Policy, PolicyError, PolicyScratch};
+use super::artefact::{
+    self, Artefact, ArtefactError, CHANNEL_NAME, FORMAT_VERSION, HEADER, MAGIC, NAME, STEP_ENTRY, word,
+};
+use super::{BestOfScratch, Policy, PolicyError, PolicyScratch, Squash, StepEntry};
 use crate::flow::{Plan, Schedule, Source};
 use crate::math;
 use crate::net::{CriticShape, VelocityShape};
@@ -58,8 +60,12 @@ pub struct Manifest<'a> {
     pub low: &'a [f32],
     /// Highest actions.
     pub high: &'a [f32],
+    /// From latents to actions: [`Squash::Tanh`] but for the heirs of version-1 artefacts.
+    pub squash: Squash,
     /// Critics, for selection and fine-tuning.
     pub critics: Option<CriticManifest<'a>>,
+    /// Measured returns by number of steps, ascending, at most eight; empty where nobody measured them.
+    pub step_table: &'a [StepEntry],
     /// Observation of the self-test.
     pub test_observation: &'a [f32],
     /// Noise of the self-test.
@@ -123,7 +129,7 @@ impl Manifest<'_> {
     /// Bytes the artefact will have; `usize::MAX` where they cannot be counted.
     pub fn encoded_len(&self) -> usize {
         let critics = self.critics.map_or(0, |c| c.count.saturating_mul(c.shape.params().saturating_add(1)));
-        artefact::file_len(&self.shape, critics)
+        artefact::file_len(&self.shape, critics.saturating_add(self.step_table.len().saturating_mul(STEP_ENTRY)))
     }
 
     /// Floats of scratch that [`encode`](Self::encode) needs.
@@ -226,6 +232,7 @@ impl Manifest<'_> {
             (word::T_START, self.plan.t_start.to_bits()),
             (word::T_END, self.plan.t_end.to_bits()),
             (word::LATENT_CLIP, self.plan.latent_clip.to_bits()),
+            (word::SQUASH, self.squash as u32),
             (word::PERIOD, self.period_us),
             (word::OBS_CLIP, self.obs_clip.to_bits()),
             (word::CRITICS, critic.map_or(0, |c| c.count as u32)),
@@ -237,6 +244,7 @@ impl Manifest<'_> {
             (word::SOURCE_PARAMETER, self.source.parameter().to_bits()),
             (word::SCHEDULE_PARAMETERS, low.to_bits()),
             (word::SCHEDULE_PARAMETERS + 1, high.to_bits()),
+            (word::STEP_TABLE, self.step_table.len() as u32),
         ] {
             if let Some(word) = words.get_mut(index) {
                 *word = value;
@@ -256,6 +264,7 @@ impl Manifest<'_> {
                 w.params(params, artefact::blocks(s.obs + s.act, c.shape.hidden, c.shape.layers, 1))?;
             }
         }
+        self.step_table.iter().flat_map(|e| e.words()).try_for_each(|word| w.bytes(&word.to_le_bytes()))?;
         w.floats(self.test_observation.iter().chain(self.test_noise).copied())?;
         w.rest.fill(0);
         Ok(())

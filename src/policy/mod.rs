@@ -12,6 +12,7 @@ mod exercise;
 mod menu;
 mod normalizer;
 mod squash;
+mod steps;
 
 pub use artefact::{Artefact, ArtefactError, FORMAT_VERSION, Names};
 pub use best_of::BestOfScratch;
@@ -20,4 +21,5 @@ pub use encode::{CriticManifest, EncodeError, Manifest};
 pub use exercise::{EXERCISE_ACTIONS, Exercise, action_digest};
 pub use menu::Menu;
 pub use normalizer::Normalizer;
-pub use squash::ActionRange;
+pub use squash::{ActionRange, Squash};
+pub use steps::{StepEntry, StepTable};

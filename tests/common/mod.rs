@@ -3,7 +3,7 @@
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math;
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-use flowlet::policy::{CriticManifest, Manifest};
+use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -43,6 +43,11 @@ pub struct Recipe {
     pub schedule: Schedule,
     pub seed: u64,
 }
+
+pub const STEP_TABLE: [StepEntry; 2] = [
+    StepEntry { steps: 1, mean_return: -3.5, half_width: 0.25 },
+    StepEntry { steps: 3, mean_return: -2.0, half_width: 0.125 },
+];
 
 pub const SMALL: Recipe = Recipe {
     obs: 3,
@@ -114,6 +119,7 @@ fn encode(recipe: Recipe, critic: CriticShape, [scale_of_velocity, critic_scale]
         obs_clip: 10.0,
         low: &low,
         high: &high,
+        squash: Squash::Tanh,
         critics: (critics > 0).then_some(CriticManifest {
             shape: critic,
             count: critics,
@@ -121,6 +127,7 @@ fn encode(recipe: Recipe, critic: CriticShape, [scale_of_velocity, critic_scale]
             particles: 4,
             temperature: 0.1,
         }),
+        step_table: &STEP_TABLE,
         test_observation: &observation,
         test_noise: &noise,
     };

@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math::Digest;
 use flowlet::net::{Activation, Trunk, VelocityShape};
-use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, action_digest};
+use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, Squash, action_digest};
 use plants::Pendulum;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
@@ -127,7 +127,9 @@ pub fn untrained(obs: usize, act: usize, hidden: usize) -> Result<Bytes> {
         obs_clip: 10.0,
         low: &vec![-2.0; act],
         high: &vec![2.0; act],
+        squash: Squash::Tanh,
         critics: None,
+        step_table: &[],
         test_observation: &vec![0.5; obs],
         test_noise: &vec![-0.25; act],
     };

@@ -23,7 +23,7 @@ pub fn check(steps: &mut Steps, root: &Path, boards: &[Board]) {
         ("a missing policy", missing, "cannot read the policy"),
         ("a truncated policy", truncated, "truncated"),
         ("a corrupted policy", corrupted, "damaged"),
-        ("a policy of a newer format", newer, "format version 2"),
+        ("a policy of a newer format", newer, "format version 3"),
         ("a policy for another plant", of_another_plant, "has 2 observations, 1 actions"),
     ];
     for (name, damage, sentence) in cases {
@@ -53,7 +53,7 @@ fn corrupted(good: &Bytes) -> Result<Option<Bytes>> {
 fn newer(good: &Bytes) -> Result<Option<Bytes>> {
     let mut bad = good.clone();
     // The version stands after the four bytes of the magic number.
-    bad.get_mut()[4] = 2;
+    bad.get_mut()[4] = 3;
     policy::reseal(&mut bad);
     Ok(Some(bad))
 }

@@ -10,7 +10,7 @@
 
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-use flowlet::policy::{BestOfScratch, CriticManifest, Exercise, Manifest, Policy, PolicyScratch};
+use flowlet::policy::{BestOfScratch, CriticManifest, Exercise, Manifest, Policy, PolicyScratch, Squash};
 use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, stack, time};
 
 /// Room for parameters, for one artefact and for scratch, in words; all of it lies on the stack.
@@ -103,6 +103,7 @@ fn main() -> ! {
         obs_clip: 10.0,
         low: &lows[..act],
         high: &ones[..act],
+        squash: Squash::Tanh,
         critics: (critics > 0).then_some(CriticManifest {
             shape: critic,
             count: critics,
@@ -110,6 +111,7 @@ fn main() -> ! {
             particles: 1,
             temperature: 1.0,
         }),
+        step_table: &[],
         test_observation: &ones[..obs],
         test_noise: &ones[..act],
     };

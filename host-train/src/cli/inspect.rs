@@ -71,7 +71,7 @@ fn policy(file: &Path, output: Output) -> Result<()> {
     output.line(&format!(
         "{}: format version {}, {} bytes",
         file.display(),
-        flowlet::policy::FORMAT_VERSION,
+        artefact.format_version(),
         bytes.as_slice().len()
     ));
     output.line(&format!("  for          {}, a decision every {period} s", artefact.name()));
@@ -112,7 +112,7 @@ fn policy(file: &Path, output: Output) -> Result<()> {
     ));
     output.object(&json!({
         "policy": file,
-        "format_version": flowlet::policy::FORMAT_VERSION,
+        "format_version": artefact.format_version(),
         "bytes": bytes.as_slice().len(),
         "env": artefact.name(),
         "period_us": artefact.period_us(),

@@ -114,7 +114,7 @@ pub fn facts(artefact: &Artefact<'_>) -> Value {
         })
     });
     json!({
-        "format_version": flowlet::policy::FORMAT_VERSION,
+        "format_version": artefact.format_version(),
         "name": artefact.name(),
         "period_us": artefact.period_us(),
         "observation": artefact.obs_names().collect::<Vec<_>>(),
@@ -133,6 +133,8 @@ pub fn facts(artefact: &Artefact<'_>) -> Value {
         "schedule": artefact.schedule().name(),
         "schedule_parameters": artefact.schedule().parameters(),
         "start_scale": artefact.schedule().start_scale(plan.t_start),
+        "squash": artefact.range().squash.name(),
+        "step_table": artefact.step_table().map(|e| json!([e.steps, e.mean_return, e.half_width])).collect::<Vec<_>>(),
         "critics": critics,
     })
 }
@@ -143,7 +145,7 @@ pub(crate) mod tests {
     use crate::policy::ArtefactBytes;
     use flowlet::flow::{Plan, Schedule, Solver, Source};
     use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-    use flowlet::policy::{CriticManifest, Manifest};
+    use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry};
 
     /// A small policy with nothing at its default, and random weights.
     pub(crate) fn policy(obs: usize, act: usize, critics: usize, frequencies: usize) -> ArtefactBytes {
@@ -186,6 +188,7 @@ pub(crate) mod tests {
             obs_clip: 4.0,
             low: &values(act, -3.0, -1.0),
             high: &values(act, 0.5, 2.0),
+            squash: Squash::TanhLibm,
             critics: (critics > 0).then_some(CriticManifest {
                 shape: critic,
                 count: critics,
@@ -193,6 +196,7 @@ pub(crate) mod tests {
                 particles: 7,
                 temperature: 0.3,
             }),
+            step_table: &[StepEntry { steps: 2, mean_return: -1.5, half_width: 0.25 }],
             test_observation: &values(obs, -1.0, 1.0),
             test_noise: &values(act, -1.0, 1.0),
         })

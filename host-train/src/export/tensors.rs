@@ -89,7 +89,7 @@ mod tests {
     use crate::policy::ArtefactBytes;
     use flowlet::flow::{Plan, Schedule, Solver, Source};
     use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-    use flowlet::policy::{CriticManifest, Manifest};
+    use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry};
     use safetensors::SafeTensors;
     use serde_json::Value;
 
@@ -128,7 +128,7 @@ mod tests {
             facts[key].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()
         };
         let activation = |value: &Value| {
-            (0..4).filter_map(Activation::from_code).find(|a| a.name() == value.as_str().unwrap()).unwrap()
+            (0..7).filter_map(Activation::from_code).find(|a| a.name() == value.as_str().unwrap()).unwrap()
         };
         let (frequencies, mean, low) =
             (vector("velocity.frequencies"), vector("observation.mean"), vector("action.low"));
@@ -148,6 +148,9 @@ mod tests {
         let (obs_names, act_names) = (names("observation"), names("action"));
         let sources = [Source::Gaussian, Source::TruncatedGaussian { bound: number(&facts["source_parameter"]) }];
         let schedule_parameters = [0, 1].map(|i| number(&facts["schedule_parameters"][i]));
+        let steps: Vec<StepEntry> = (facts["step_table"].as_array().unwrap().iter())
+            .map(|e| StepEntry { steps: count(&e[0]) as u32, mean_return: number(&e[1]), half_width: number(&e[2]) })
+            .collect();
         let schedules = (0..4).filter_map(|code| Schedule::from_code(code, schedule_parameters).ok());
         ArtefactBytes::encode(&Manifest {
             name: facts["name"].as_str().unwrap(),
@@ -171,6 +174,7 @@ mod tests {
             obs_clip: number(&facts["observation_clip"]),
             low: &low,
             high: &vector("action.high"),
+            squash: [Squash::TanhLibm, Squash::Tanh].into_iter().find(|s| s.name() == facts["squash"]).unwrap(),
             critics: (critics > 0).then(|| CriticManifest {
                 shape: CriticShape {
                     obs: shape.obs,
@@ -184,6 +188,7 @@ mod tests {
                 particles: count(&facts["critics"]["particles"]),
                 temperature: number(&facts["critics"]["temperature"]),
             }),
+            step_table: &steps,
             test_observation: &vector("self_test.observation"),
             test_noise: &vector("self_test.noise"),
         })

@@ -7,8 +7,9 @@
 //! stored answer.
 
 use crate::frame::{self, Counters, Header, Receiver, VERSION};
-use crate::message::{self, Action, Begin, Builder, Info, Name, Place, Refusal, Reset, Status, kind};
+use crate::message::{self, Action, Begin, Builder, Info, Name, Place, Refusal, Reset, kind};
 use core::fmt::{self, Write};
+use flowlet::control::{Fault, Reason, State, Status};
 use flowlet::policy::{Artefact, Policy, PolicyError, PolicyScratch};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -322,10 +323,7 @@ pub fn scratch_len(policy: &Policy<'_>) -> usize {
 }
 
 /// Observation, action and the memory of a decision.
-fn carve<'s>(
-    policy: &Policy<'_>,
-    scratch: &'s mut [f32],
-) -> Option<(&'s mut [f32], &'s mut [f32], PolicyScratch<'s>)> {
+fn carve<'s>(policy: &Policy<'_>, scratch: &'s mut [f32]) -> Option<(&'s mut [f32], &'s mut [f32], PolicyScratch<'s>)> {
     let shape = policy.artefact().velocity().shape();
     let (observation, rest) = scratch.split_at_mut_checked(shape.obs)?;
     let (action, rest) = rest.split_at_mut_checked(shape.act)?;
@@ -499,15 +497,21 @@ impl Service<'_> {
             for ((a, low), high) in action.iter_mut().zip(range.low).zip(range.high) {
                 *a = 0f32.clamp(*low, *high);
             }
-            return Action::write(Status::MISSING, 0, action, &mut talk.payload).ok_or_else(no_room);
+            return Action::write(
+                status(&self.policy, State::Fault, Fault::of(Reason::Missing)),
+                0,
+                action,
+                &mut talk.payload,
+            )
+            .ok_or_else(no_room);
         }
-        let (decided, ticks) =
-            port.measure(|| self.policy.act(observation, &mut episode.noise, &mut memory, action));
+        let (decided, ticks) = port.measure(|| self.policy.act(observation, &mut episode.noise, &mut memory, action));
         decided.map_err(Failure::Decision)?;
         episode.decisions = episode.decisions.wrapping_add(1);
         episode.worst = episode.worst.max(ticks);
         episode.total = episode.total.wrapping_add(u64::from(ticks));
-        Action::write(Status::RUNNING, ticks, action, &mut talk.payload).ok_or_else(no_room)
+        Action::write(status(&self.policy, State::Running, Fault::NONE), ticks, action, &mut talk.payload)
+            .ok_or_else(no_room)
     }
 
     fn begin(&mut self, payload: &[u8]) -> Result<Upload, Failure> {
@@ -583,6 +587,11 @@ impl Service<'_> {
         let written = Builder::new(&mut talk.payload).bytes(&offset.to_le_bytes()).bytes(bytes).finish();
         written.ok_or(Failure::Plain(Refusal::Room))
     }
+}
+
+fn status(policy: &Policy<'_>, state: State, fault: Fault) -> Status {
+    let steps = u8::try_from(policy.plan().steps).unwrap_or(u8::MAX);
+    Status { state, fault, glitches: 0, late: 0, steps, slack: 0 }
 }
 
 /// Latches the want of observations once the episode's patience is over.

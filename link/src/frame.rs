@@ -152,8 +152,7 @@ impl<const FRAME: usize> Receiver<FRAME> {
             }
             Ok(DecodeResult::DataComplete) => self.finish(),
             Err(_) => {
-                let count =
-                    if self.length > FRAME { &mut self.counters.too_long } else { &mut self.counters.framing };
+                let count = if self.length > FRAME { &mut self.counters.too_long } else { &mut self.counters.framing };
                 *count = count.wrapping_add(1);
                 None
             }
@@ -223,8 +222,9 @@ mod tests {
         let mut receiver = Receiver::<FRAME>::new();
         for length in 0..=600 {
             for zeros in [false, true] {
-                let payload: Vec<u8> =
-                    (0..length).map(|_| if zeros { (rng.next_u32() % 3) as u8 } else { 1 + (rng.next_u32() % 255) as u8 }).collect();
+                let payload: Vec<u8> = (0..length)
+                    .map(|_| if zeros { (rng.next_u32() % 3) as u8 } else { 1 + (rng.next_u32() % 255) as u8 })
+                    .collect();
                 let header = Header::new(5, rng.next_u32() as u16, rng.next_u32());
                 let bytes = wire(header, &payload);
                 assert!(bytes[..bytes.len() - 1].iter().all(|b| *b != 0) && bytes.len() <= wire_len(length));

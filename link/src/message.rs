@@ -5,6 +5,7 @@
 
 use crate::frame::Counters;
 use core::fmt;
+use flowlet::control::Status;
 
 /// The kinds of message, the second byte of a frame.
 pub mod kind {
@@ -301,21 +302,10 @@ impl Reset {
     }
 }
 
-/// What is said about a decision; eight bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Status(pub [u8; 8]);
-
-impl Status {
-    /// A decision of the policy.
-    pub const RUNNING: Self = Self([1, 0, 255, 0, 0, 0, 0, 0]);
-    /// The fallback, since no observation came for longer than the episode's patience.
-    pub const MISSING: Self = Self([3, 4, 255, 0, 0, 0, 0, 0]);
-}
-
 /// A decision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Action<'p> {
-    /// What is said about it.
+    /// Who decided and why.
     pub status: Status,
     /// Ticks that the decision took, see [`Info::ticks_per_second`].
     pub ticks: u32,
@@ -328,13 +318,13 @@ impl<'p> Action<'p> {
 
     /// Writes a payload to the front of `out`; its length.
     pub fn write(status: Status, ticks: u32, action: &[f32], out: &mut [u8]) -> Option<usize> {
-        Builder::new(out).bytes(&status.0).bytes(&ticks.to_le_bytes()).floats(action).finish()
+        Builder::new(out).bytes(&status.to_bytes()).bytes(&ticks.to_le_bytes()).floats(action).finish()
     }
 
     /// Reads a payload.
     pub fn read(payload: &'p [u8]) -> Option<Self> {
         let mut f = Fields(payload);
-        let (status, ticks) = (Status(f.take()?), f.u32()?);
+        let (status, ticks) = (Status::from_bytes(&f.take()?)?, f.u32()?);
         (f.0.len() % 4 == 0).then_some(Self { status, ticks, values: f.0 })
     }
 
@@ -405,6 +395,7 @@ pub fn read_counters(payload: &[u8]) -> Option<Counters> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flowlet::control::{Fault, State};
 
     #[test]
     fn payloads_come_back() {
@@ -436,9 +427,10 @@ mod tests {
 
         // Bits are carried, those of a NaN too.
         let values = [1.5, -0.0, f32::from_bits(0x7fc1_2345)];
-        let length = Action::write(Status([1, 2, 3, 4, 5, 6, 7, 8]), 77, &values, &mut out).unwrap();
+        let status = Status { state: State::Running, fault: Fault::NONE, glitches: 1, late: 2, steps: 5, slack: -3 };
+        let length = Action::write(status, 77, &values, &mut out).unwrap();
         let action = Action::read(&out[..length]).unwrap();
-        assert_eq!((action.status.0[7], action.ticks), (8, 77));
+        assert_eq!((action.status, action.ticks), (status, 77));
         assert!(action.values().map(f32::to_bits).eq(values.map(f32::to_bits)));
 
         let counters = Counters::from_array([1, 2, 3, 4, 5, 6, 7, 8]);

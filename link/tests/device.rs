@@ -3,13 +3,15 @@
 //! A script is all the bytes that arrive, so every run is the same. Oracles: `Policy::act` with the same seed, the bytes
 //! of the artefacts, counts kept by the test.
 
+use flowlet::control::{Reason, State};
 use flowlet::policy::{Artefact, Policy, PolicyScratch};
 use flowlet_link::device::{Memory, Port, scratch_len, serve};
 use flowlet_link::frame::{self, Counters, Header, Receiver, VERSION, encode, frame_len, wire_len};
-use flowlet_link::message::{Action, Begin, Info, Place, Refusal, Reset, Status, kind, piece, read_counters, telemetry};
+use flowlet_link::message::{Action, Begin, Info, Place, Refusal, Reset, kind, piece, read_counters, telemetry};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use std::collections::VecDeque;
+use zerocopy::IntoBytes;
 
 const PAYLOAD: usize = 256;
 const FRAME: usize = frame_len(PAYLOAD);
@@ -74,7 +76,15 @@ impl Aligned {
     }
 
     fn get(&self) -> &[u8] {
-        &zerocopy::IntoBytes::as_bytes(self.0.as_slice())[..self.1]
+        &self.0.as_slice().as_bytes()[..self.1]
+    }
+
+    /// Replaces bytes and mends the CRC.
+    fn edit(&mut self, at: usize, with: &[u8]) {
+        let bytes = &mut self.0.as_mut_slice().as_mut_bytes()[..self.1];
+        bytes[at..at + with.len()].copy_from_slice(with);
+        let (body, crc) = bytes.split_last_chunk_mut::<4>().unwrap();
+        *crc = frame::crc32(body).to_le_bytes();
     }
 }
 
@@ -82,38 +92,25 @@ fn pendulum() -> Aligned {
     Aligned::new(include_bytes!("../../firmware/policies/pendulum.flw"))
 }
 
-/// The same policy with a changed output bias and a self-test that fits it.
+/// The same policy under another name, with another output bias and a self-test that fits it.
 fn another() -> Aligned {
-    let old = pendulum();
-    let artefact = Artefact::new(old.get()).unwrap();
-    let mut params = artefact.velocity().params().to_vec();
-    *params.last_mut().unwrap() += 0.5;
-    let (obs_names, act_names): (Vec<_>, Vec<_>) = (artefact.obs_names().collect(), artefact.act_names().collect());
+    let mut bytes = pendulum();
+    let (artefact, start) = (Artefact::new(bytes.get()).unwrap(), bytes.get().as_ptr().addr());
+    let place = |of: &[f32]| of.as_ptr().addr() - start;
+    let params = artefact.velocity().params();
+    let (bias, action) = (params.last().unwrap() + 0.5, place(artefact.self_test().2));
+    let at = place(params) + 4 * (params.len() - 1);
+    bytes.edit(128, b"another\0");
+    bytes.edit(at, &bias.to_le_bytes());
+    let artefact = Artefact::new(bytes.get()).unwrap();
+    let policy = Policy::new(artefact).unwrap();
+    let (shape, mut value) = (artefact.velocity().shape(), [0.0]);
+    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+    let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+    policy.prepare(&mut scratch).unwrap();
     let (observation, noise, ..) = artefact.self_test();
-    let manifest = flowlet::policy::Manifest {
-        name: "another",
-        period_us: artefact.period_us(),
-        shape: *artefact.velocity().shape(),
-        frequencies: artefact.velocity().frequencies(),
-        params: &params,
-        plan: *artefact.plan(),
-        source: artefact.source(),
-        schedule: artefact.schedule(),
-        obs_names: &obs_names,
-        act_names: &act_names,
-        obs_mean: artefact.normalizer().mean,
-        obs_scale: artefact.normalizer().scale,
-        obs_clip: artefact.normalizer().clip,
-        low: artefact.range().low,
-        high: artefact.range().high,
-        critics: None,
-        test_observation: observation,
-        test_noise: noise,
-    };
-    let mut bytes = Aligned(vec![0; manifest.encoded_len().div_ceil(4)], manifest.encoded_len());
-    let length = bytes.1;
-    let out = &mut zerocopy::IntoBytes::as_mut_bytes(bytes.0.as_mut_slice())[..length];
-    manifest.encode(out, &mut vec![0.0; manifest.scratch_len()]).unwrap();
+    policy.act_from_noise(observation, noise, &mut scratch, &mut value).unwrap();
+    bytes.edit(action, &value[0].to_le_bytes());
     bytes
 }
 
@@ -423,12 +420,13 @@ fn the_want_of_observations_is_latched_until_the_next_reset() {
     w.script.input.extend([None; 100]);
     w.observe(&observations(1)[0]);
     let answers = w.play(0);
-    let statuses: Vec<Status> = answers
+    let statuses: Vec<(State, Reason)> = answers
         .iter()
         .filter(|(h, _)| h.kind == kind::OBSERVATION | kind::ANSWER)
         .map(|(_, p)| Action::read(p).unwrap().status)
+        .map(|status| (status.state, status.fault.reason))
         .collect();
-    let (run, missing) = (Status::RUNNING, Status::MISSING);
+    let (run, missing) = ((State::Running, Reason::None), (State::Fault, Reason::Missing));
     assert_eq!(statuses, [run, run, run, missing, missing, missing, run, run]);
     let expected = decisions(&pendulum(), 1, &observations(3));
     assert_eq!(actions(&answers), [&expected[..3], &[0; 3], &[expected[0]; 2]].concat());
@@ -534,11 +532,12 @@ fn any_requests_are_survived() {
             w.observe(o);
         });
         let answers = w.play(3 * policy.get().len());
-        assert!(answers.iter().any(|(h, _)| h.sequence == committed && h.kind == kind::COMMIT | kind::ANSWER), "{seed}");
-        let last: Vec<_> = answers
-            .into_iter()
-            .filter(|(h, _)| h.session == 0x1111 && h.sequence.wrapping_sub(first) <= 10)
-            .collect();
+        assert!(
+            answers.iter().any(|(h, _)| h.sequence == committed && h.kind == kind::COMMIT | kind::ANSWER),
+            "{seed}"
+        );
+        let last: Vec<_> =
+            answers.into_iter().filter(|(h, _)| h.session == 0x1111 && h.sequence.wrapping_sub(first) <= 10).collect();
         assert_eq!(actions(&last), decisions(&fresh, 77, &observations(10)), "seed {seed}");
     }
 }

@@ -153,9 +153,8 @@ impl Qemu {
             command.args(["-bios", "none"]);
         }
         // An answer goes out byte by byte: without `nodelay` every one waits 40 ms for TCP's acknowledgement.
-        let serial = setup
-            .uart
-            .map_or("none".to_string(), |port| format!("tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"));
+        let serial =
+            setup.uart.map_or("none".to_string(), |port| format!("tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"));
         let child = command
             .args(["-icount", &format!("shift={},sleep=off", board.icount_shift)])
             .args(["-display", "none", "-monitor", "none", "-serial", &serial])

@@ -6,7 +6,7 @@
 use super::eval::assignment;
 use super::{HilArgs, Output, note};
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
-use crate::hil::faults::{Faulty, Rates, Tally};
+use crate::hil::faults::{Faulty, Rates};
 use crate::hil::{Board, BoardPlayer, line};
 use crate::policy::ArtefactBytes;
 use crate::run::write_atomic;
@@ -31,10 +31,10 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         })?)),
         None => None,
     };
-    let line = Faulty::new(line::open(&args.port, args.baud)?, &args.port, rates, args.seed);
+    let line = Faulty::new(line::open(&args.port, args.baud)?, &args.port);
     let (mut board, mut info) = Board::connect(line, Duration::from_millis(args.timeout))?;
-    let before = board.board_counters()?;
-    let (tally_before, _) = board.line().tallies();
+    let before = (board.board_counters()?, board.counters());
+    board.spoil(rates, args.seed);
     note(&format!("{} decides by {} ({})", info.board.text(), info.name.text(), place(&info)));
     let bytes = match uploaded {
         Some(bytes) => {
@@ -68,7 +68,7 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let latency = Latency::of(player.round_trips());
     let (ticks, fallbacks) = (player.ticks().to_vec(), player.fallbacks());
     drop(player);
-    board.line().mend()?;
+    board.mend()?;
     let after = board.board_counters()?;
     if let Some(path) = &args.record {
         transitions::write(path, env.spec(), &rows)?;
@@ -81,7 +81,8 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let unit = if info.ticks_per_second == 0 { "instructions" } else { "ticks" };
     let most = ticks.iter().max().copied().unwrap_or(0);
     let mean = ticks.iter().map(|t| f64::from(*t)).sum::<f64>() / ticks.len().max(1) as f64;
-    let counted = difference(&after, &before);
+    let counted = difference(&after, &before.0);
+    let counted_here = difference(&board.counters(), &before.1);
     output.line(&format!("return on the board  {} in {episodes} episodes", there.mean));
     output.line(&format!("return on the host   {}", here.mean));
     output.line(&match different {
@@ -98,10 +99,8 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         ticks.len()
     ));
     output.line(&format!("counted by the board: {}", told(&counted)));
-    output.line(&format!("counted here:         {}, {} asked again", told(&board.counters()), board.retransmissions()));
-    let retransmissions = board.retransmissions();
-    let counters = board.counters();
-    let (to_board, from_board) = board.line().tallies();
+    output.line(&format!("counted here:         {}, {} asked again", told(&counted_here), board.retransmissions()));
+    let (to_board, from_board) = board.tallies();
     output.object(&json!({
         "env": name,
         "board": info.board.text(),
@@ -117,9 +116,9 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         "decision": { "unit": unit, "mean": mean, "max": most },
         "round_trip_ms": { "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "max": latency.max },
         "counted_by_board": object(&counted),
-        "counted_here": object(&counters),
-        "asked_again": retransmissions,
-        "faults": { "to_board": since(to_board, tally_before), "from_board": from_board },
+        "counted_here": object(&counted_here),
+        "asked_again": board.retransmissions(),
+        "faults": { "to_board": to_board, "from_board": from_board },
     }));
     if fallbacks > 0 {
         return Err(Error::failure(format!(
@@ -169,16 +168,6 @@ fn difference(after: &Counters, before: &Counters) -> Counters {
     let (mut values, earlier) = (after.to_array(), before.to_array());
     values.iter_mut().zip(earlier).for_each(|(value, earlier)| *value = value.wrapping_sub(earlier));
     Counters::from_array(values)
-}
-
-fn since(after: Tally, before: Tally) -> Tally {
-    Tally {
-        frames: after.frames - before.frames,
-        dropped: after.dropped - before.dropped,
-        corrupted: after.corrupted - before.corrupted,
-        repeated: after.repeated - before.repeated,
-        delayed: after.delayed - before.delayed,
-    }
 }
 
 fn told(c: &Counters) -> String {

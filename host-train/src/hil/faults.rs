@@ -123,15 +123,16 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// A line with its name for errors; without rates it is as good as the line itself.
-    pub fn new(line: Box<dyn Line>, name: &str, rates: Rates, seed: u64) -> Self {
-        Self {
-            line,
-            name: name.to_string(),
-            to_board: Way::new(rates, seed),
-            from_board: Way::new(rates, !seed),
-            partial: Vec::new(),
-        }
+    /// A line with its name for errors, as good as it is.
+    pub fn new(line: Box<dyn Line>, name: &str) -> Self {
+        let [to_board, from_board] = [(); 2].map(|()| Way::new(Rates::default(), 0));
+        Self { line, name: name.to_string(), to_board, from_board, partial: Vec::new() }
+    }
+
+    /// Faults from here on, and tallies from zero.
+    pub fn spoil(&mut self, rates: Rates, seed: u64) {
+        self.to_board = Way::new(rates, seed);
+        self.from_board = Way::new(rates, !seed);
     }
 
     /// What the line is called.
@@ -169,11 +170,11 @@ impl Faulty {
         Ok(())
     }
 
-    /// No faults from here on; what was held back goes to the board.
-    pub fn mend(&mut self) -> Result<()> {
+    /// No faults from here on; what was held back goes to the board, and `into`.
+    pub fn mend(&mut self, into: &mut VecDeque<u8>) -> Result<()> {
         let mut bytes = Vec::new();
         self.to_board.mend(&mut |frame| bytes.extend_from_slice(frame));
-        self.from_board.mend(&mut |_| ());
+        self.from_board.mend(&mut |frame| into.extend(frame));
         self.raw(&bytes)
     }
 

@@ -11,7 +11,7 @@ pub mod line;
 use crate::evaluate::Player;
 use crate::policy::ArtefactBytes;
 use crate::{Error, Result};
-use faults::Faulty;
+use faults::{Faulty, Rates, Tally};
 use flowlet::control::State;
 use flowlet_link::frame::{self, Counters, Header, Receiver, VERSION};
 use flowlet_link::message::{self, Action, Begin, Info, Refusal, Reset, kind};
@@ -197,9 +197,19 @@ impl Board {
         self.retransmissions
     }
 
-    /// The line, for its faults.
-    pub fn line(&mut self) -> &mut Faulty {
-        &mut self.line
+    /// Makes the line a bad one, for tests.
+    pub fn spoil(&mut self, rates: Rates, seed: u64) {
+        self.line.spoil(rates, seed);
+    }
+
+    /// Makes the line a good one again; what the faults held back arrives.
+    pub fn mend(&mut self) -> Result<()> {
+        self.line.mend(&mut self.pending)
+    }
+
+    /// What befell the frames to and from the board since [`spoil`](Self::spoil).
+    pub fn tallies(&self) -> (Tally, Tally) {
+        self.line.tallies()
     }
 
     /// What came unasked since the last call.

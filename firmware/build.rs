@@ -28,7 +28,7 @@ fn build() -> Result<(), String> {
 }
 
 /// The drivers of src/uart.rs.
-const UARTS: [&str; 3] = ["cmsdk", "nrf51", "ns16550"];
+const UARTS: [&str; 4] = ["cmsdk", "nrf51", "ns16550", "stm32"];
 
 /// The board that stands for a triple when none is named.
 fn default_board(triple: &str) -> Result<&'static str, String> {

@@ -7,7 +7,8 @@
 //! * [`stack`]: the high-water mark of the stack.
 //! * [`mod@log`]: `defmt` frames over semihosting.
 //! * [`uart`]: the board's serial port, for hardware in the loop.
-//! * [`embedded`]: the policy in flash, checked before it is used.
+//! * [`embedded`]: the policies in flash, checked before they are used.
+//! * [`scenario`]: what can happen to a controlled plant, for the program `control` and for the host.
 //!
 //! Guarantees: no allocation; no floating point in an interrupt handler; a panic, a fault or a stack that ran into the
 //! static data ends the program with exit code 1 and one line that names the cause. Deterministic: under QEMU's
@@ -20,6 +21,7 @@
 
 pub mod embedded;
 pub mod log;
+pub mod scenario;
 pub mod stack;
 pub mod time;
 pub mod uart;

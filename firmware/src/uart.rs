@@ -1,12 +1,12 @@
 //! The board's serial port: bytes in and out, and a rest until one comes.
 //!
 //! One driver for each kind of port, chosen by `uart.kind` of the board's file: Arm's CMSDK APB UART of the MPS2 and
-//! MPS3 machines, Nordic's nRF51 UART, and the NS16550A of the RISC-V `virt` machine. All of them are set to 115,200
-//! baud, 8 data bits, no parity, which QEMU does not care about.
+//! MPS3 machines, Nordic's nRF51 UART, ST's USART, and the NS16550A of the RISC-V `virt` machine. All of them are set to
+//! 115,200 baud, 8 data bits, no parity, which QEMU does not care about.
 //!
 //! There is no interrupt handler and no queue: the program reads the port when it has time, and the port's interrupt
 //! only ends a rest, with interrupts masked. While a decision is computed the port holds as many bytes as its hardware
-//! does (1, 6, 16); more are lost on a real line, the frame's CRC finds it and the PC asks again. In QEMU nothing is lost:
+//! does (1, 6, 1, 16); more are lost on a real line, the frame's CRC finds it and the PC asks again. In QEMU nothing is lost:
 //! the socket waits. No floating point, no allocation, no panics.
 
 use crate::board::{UART_BASE, UART_HZ, UART_INTERRUPT};
@@ -44,11 +44,13 @@ fn register(offset: usize) -> *mut u32 {
     (UART_BASE + offset) as *mut u32
 }
 
+#[cfg(not(uart = "ns16550"))]
 fn read(offset: usize) -> u32 {
     // SAFETY: the offsets below are registers of the port, whose address is the board's.
     unsafe { register(offset).read_volatile() }
 }
 
+#[cfg(not(uart = "ns16550"))]
 fn write(offset: usize, value: u32) {
     // SAFETY: as in `read`; this module is the only user of the port.
     unsafe { register(offset).write_volatile(value) }
@@ -136,6 +138,41 @@ mod port {
         write(TX_READY, 0);
         write(TXD, u32::from(byte));
         while read(TX_READY) == 0 {}
+    }
+}
+
+/// ST's USART of the STM32F4 (reference manual RM0090, chapter 30). In QEMU it has its clock and its pins; on a chip both
+/// must be switched on before.
+#[cfg(uart = "stm32")]
+mod port {
+    use super::{BAUD, UART_HZ, read, write};
+
+    const STATUS: usize = 0x00;
+    const DATA: usize = 0x04;
+    const BAUDRATE: usize = 0x08;
+    const CONTROL: usize = 0x0c;
+
+    const RX_NOT_EMPTY: u32 = 1 << 5;
+    const TX_EMPTY: u32 = 1 << 7;
+    /// Port, transmitter, receiver, and the receiver's interrupt.
+    const ENABLE: u32 = 1 << 13 | 1 << 3 | 1 << 2 | 1 << 5;
+
+    pub fn start() {
+        write(BAUDRATE, UART_HZ / BAUD);
+        write(CONTROL, ENABLE);
+    }
+
+    pub fn ready() -> bool {
+        read(STATUS) & RX_NOT_EMPTY != 0
+    }
+
+    pub fn take() -> u8 {
+        read(DATA) as u8
+    }
+
+    pub fn send(byte: u8) {
+        while read(STATUS) & TX_EMPTY == 0 {}
+        write(DATA, u32::from(byte));
     }
 }
 

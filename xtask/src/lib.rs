@@ -7,6 +7,7 @@
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
 //! * [`python`]: Python environments with the packages that results are checked against.
 //! * [`elf`]: flash and static RAM from an ELF's sections.
+//! * [`images`]: builds the images of real boards and says what they take.
 //! * [`qemu`]: runs an ELF and decodes its `defmt` log.
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
@@ -28,6 +29,7 @@ pub mod digests;
 pub mod document;
 pub mod elf;
 pub mod estimates;
+pub mod images;
 pub mod policy;
 pub mod profile_fit;
 pub mod python;
@@ -42,6 +44,10 @@ pub mod tools;
 /// The trainer's file: the program that shows the model and the one that fits it count the same things.
 #[path = "../../host-train/src/profile/cost.rs"]
 pub mod cost;
+
+/// The firmware's file: what happens on a board happens here.
+#[path = "../../firmware/src/scenario.rs"]
+pub mod scenario;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -63,6 +69,8 @@ pub enum Command {
     Ablation(ablation::Options),
     /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
     BenchPeers(bench_peers::Options),
+    /// Build the images of real boards and print the flash and the RAM they take
+    Boards(images::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
@@ -92,6 +100,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
+        Command::Boards(options) => images::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

@@ -12,6 +12,7 @@
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
+//! * [`hil`]: `host-train hil` against the firmware in QEMU, over its serial port.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
@@ -29,6 +30,7 @@ pub mod digests;
 pub mod document;
 pub mod elf;
 pub mod estimates;
+pub mod hil;
 pub mod images;
 pub mod policy;
 pub mod profile_fit;
@@ -71,6 +73,8 @@ pub enum Command {
     BenchPeers(bench_peers::Options),
     /// Build the images of real boards and print the flash and the RAM they take
     Boards(images::Options),
+    /// Play episodes with the firmware in QEMU over its serial port: bad lines, uploads, garbage
+    Hil(hil::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
@@ -101,6 +105,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Boards(options) => images::run(&root, &options),
+        Command::Hil(options) => hil::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

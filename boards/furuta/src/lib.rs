@@ -16,7 +16,8 @@
 #[cfg(test)]
 extern crate std;
 
-#[cfg(all(target_arch = "arm", target_os = "none"))]
+// Armv6-M, which has no atomic exchange, has no cycle counter either.
+#[cfg(all(target_arch = "arm", target_os = "none", target_has_atomic = "ptr"))]
 pub mod cortex;
 pub mod lamp;
 pub mod policy;

@@ -35,7 +35,7 @@
 //! routines are not used. There is no `unsafe` code.
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod conformance;
 pub mod flow;

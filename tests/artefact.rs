@@ -428,7 +428,7 @@ fn the_encoder_applies_the_subnormal_rule_and_the_limits_hold() {
     // Weights from 2^-80 up and biases from 2^-120 up: what the reader would refuse is written as zero.
     let bytes = common::tiny_weights();
     let view = Artefact::new(bytes.bytes()).unwrap();
-    let params = view.velocity().params();
+    let params = view.velocity().as_f32().unwrap().params();
     assert!(params.contains(&0.0) && params.iter().any(|w| *w != 0.0));
     assert!(params.iter().all(|w| *w == 0.0 || w.abs() >= flowlet::math::FLUSH_BIAS));
     // In single precision low + (high - low) is above high for some limits: only the clamp keeps the action inside.

@@ -11,9 +11,9 @@ use crate::normaliser::Normaliser;
 use crate::run::RunDir;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
-use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
+use flowlet::net::{Activation, CriticShape, Trunk, Velocity, VelocityShape};
 use flowlet::policy::{
-    Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch, Squash, StepEntry,
+    Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch, Squash, StepEntry, Weights,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ impl ArtefactBytes {
             period_us: period_us(&env)?,
             shape: velocity_shape(rfm, &spec),
             frequencies: &frequencies,
-            params: &params,
+            weights: Weights::F32(&params),
             plan: Plan {
                 solver: Solver::Euler,
                 steps: rfm.integration_steps,
@@ -166,7 +166,7 @@ impl ArtefactBytes {
             period_us: old.period_us(),
             shape: *old.velocity().shape(),
             frequencies: old.velocity().frequencies(),
-            params: old.velocity().params(),
+            weights: weights(&old),
             plan,
             source: old.source(),
             schedule: old.schedule(),
@@ -189,6 +189,14 @@ impl ArtefactBytes {
             test_observation: observation,
             test_noise: noise,
         })
+    }
+}
+
+/// The velocity network's numbers, as they stand in the artefact.
+fn weights<'a>(artefact: &Artefact<'a>) -> Weights<'a> {
+    match artefact.velocity() {
+        Velocity::F32(net) => Weights::F32(net.params()),
+        Velocity::Int8(net) => Weights::Int8(net.words()),
     }
 }
 
@@ -338,7 +346,7 @@ mod tests {
         let (_, agent, bytes) = artefact(&[], "default");
         let view = bytes.artefact().unwrap();
         assert_eq!((view.name(), view.period_us()), ("cartpole", 40_000));
-        assert_eq!(view.velocity().params().len(), agent.actor_params().len());
+        assert_eq!(view.velocity().as_f32().unwrap().params().len(), agent.actor_params().len());
         assert_eq!((view.critics().count(), view.particles()), (2, agent.config().particles));
         assert_eq!(view.plan().steps, agent.config().integration_steps);
         let mut policy = HostPolicy::new(view).unwrap();
@@ -372,7 +380,7 @@ mod tests {
         let revised = bytes.revised(plan, false).unwrap();
         let new = revised.artefact().unwrap();
         assert_eq!((new.plan(), new.critics().count(), new.particles()), (&plan, 0, 0));
-        assert_eq!(new.velocity().params(), view.velocity().params());
+        assert_eq!(new.velocity().as_f32().unwrap().params(), view.velocity().as_f32().unwrap().params());
         HostPolicy::new(new).unwrap().self_test().unwrap();
         let same = bytes.revised(*view.plan(), true).unwrap();
         assert_eq!(same.as_slice(), bytes.as_slice());

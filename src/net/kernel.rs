@@ -4,6 +4,8 @@
 //! `w[j * rows + i] * x[j]` for `j` ascending, starting from `y[i]`, whatever the block size: the blocks change the
 //! speed and never the bits, on scalar machines, AVX and Helium alike. Safe code, no panics, no allocation.
 
+pub(crate) mod int8;
+
 /// Rows held in registers at once; a Cortex-M4F has 32 single-precision registers.
 const BLOCK: usize = 16;
 

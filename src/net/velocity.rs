@@ -134,6 +134,13 @@ impl<'a> VelocityNet<'a> {
         }
     }
 
+    /// `base = state part + time part`.
+    pub fn join(&self, state: &[f32], time: &[f32], base: &mut [f32]) {
+        for ((base, state), time) in base.iter_mut().zip(state).zip(time) {
+            *base = state + time;
+        }
+    }
+
     /// `v = v(x, t, s)` from `base = state part + time part` (width `H`) and the latent `x`.
     ///
     /// `a` and `b` are scratch of width `H`. The result may be infinite or NaN when weights overflow.
@@ -158,7 +165,7 @@ impl<'a> VelocityNet<'a> {
 }
 
 /// Component `j` of the time features `[sin(f_0 t), .., sin(f_{F-1} t), cos(f_0 t), .., cos(f_{F-1} t)]`.
-fn time_feature(frequencies: &[f32], t: f32, j: usize) -> f32 {
+pub(super) fn time_feature(frequencies: &[f32], t: f32, j: usize) -> f32 {
     let n = frequencies.len();
     match (frequencies.get(j), frequencies.get(j.wrapping_sub(n))) {
         (Some(f), _) => math::flush(math::sin(f * t)),

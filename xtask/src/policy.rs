@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math::Digest;
 use flowlet::net::{Activation, Trunk, VelocityShape};
-use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, Squash, action_digest};
+use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, Squash, Weights, action_digest};
 use plants::Pendulum;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
@@ -116,7 +116,7 @@ pub fn untrained(obs: usize, act: usize, hidden: usize) -> Result<Bytes> {
         period_us: 50_000,
         shape,
         frequencies: &frequencies,
-        params: &params,
+        weights: Weights::F32(&params),
         plan,
         source: Source::Gaussian,
         schedule: Schedule::Linear,

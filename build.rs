@@ -1,0 +1,32 @@
+//! Says which kernels of `src/net/kernel` the target runs: its instructions decide, and stable Rust does not tell them.
+//!
+//! * `flowlet_dsp`: Armv7E-M, or Armv8-M with the DSP extension, so that `SMLAD` is there.
+//! * `flowlet_mve`: Armv8.1-M with Helium.
+//!
+//! The triple tells Armv7E-M from Armv7-M; on Armv8-M the extensions depend on `-C target-cpu` and `-C target-feature`. Other
+//! targets run portable code, as does a CPU that is not listed here.
+
+use std::env;
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(flowlet_dsp, flowlet_mve)");
+    let target = env::var("TARGET").unwrap_or_default();
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    // Flags come as `-C`, `target-cpu=..` or in one piece; the last CPU counts.
+    let setting = |key: &str| {
+        flags.split('\u{1f}').filter_map(|flag| flag.trim_start_matches("-C").strip_prefix(key)).next_back()
+    };
+    let cpu = setting("target-cpu=").unwrap_or("");
+    let has = |feature: &str| {
+        let wanted = setting("target-feature=").unwrap_or("").split(',');
+        wanted.filter_map(|f| f.strip_prefix('+')).any(|f| f == feature)
+    };
+    let armv8m = target.starts_with("thumbv8m.main");
+    if armv8m && (["cortex-m55", "cortex-m85", "cortex-m52"].contains(&cpu) || has("mve") || has("mve.fp")) {
+        println!("cargo::rustc-cfg=flowlet_mve");
+    } else if target.starts_with("thumbv7em") || armv8m && (["cortex-m33", "cortex-m35p"].contains(&cpu) || has("dsp"))
+    {
+        println!("cargo::rustc-cfg=flowlet_dsp");
+    }
+}

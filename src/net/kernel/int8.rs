@@ -1,0 +1,138 @@
+//! The int8 kernel: `W q` for 8-bit weights and 16-bit activations, summed in 32 bits.
+//!
+//! Integer sums are exact, so every order gives the same bits, and each machine takes the one it is fastest with: `SMLAD` on a
+//! core with the DSP extension, Helium on a Cortex-M55, else the portable code below, which is also the definition. The
+//! conformance program compares them on every target.
+//!
+//! Weights come in tiles of four rows by eight columns, row by row within a tile; the tiles of the first four rows come first.
+//! A matrix whose sizes are no multiples of four and eight is filled up with zeros. Activations come in groups of eight, in an
+//! order within the group that is the kernel's own: [`pack`] and [`unpack`] know it. Sums wrap around; callers see to it that
+//! they do not get there. No panics, no allocation; deterministic. Instructions a multiply-accumulate of a 64 x 64 layer:
+//! see `cargo xtask firmware-report`.
+
+/// Rows and columns of a tile.
+pub(crate) const ROWS: usize = 4;
+pub(crate) const COLUMNS: usize = 8;
+
+/// Weights of four rows by eight columns, a byte each, in words so that they are aligned.
+pub(crate) type Tile = [u32; 8];
+
+/// Eight activations.
+pub(crate) type Group = [u32; 4];
+
+/// Tiles of a matrix.
+pub(crate) const fn tiles(rows: usize, columns: usize) -> usize {
+    rows.div_ceil(ROWS).saturating_mul(columns.div_ceil(COLUMNS))
+}
+
+/// `sums += W x` for a `W` of `sums.len()` rows and `8 x.len()` columns; rows that `w` lacks are left as they were.
+#[inline]
+pub(crate) fn accumulate(w: &[Tile], x: &[Group], sums: &mut [i32]) {
+    let columns = x.len();
+    let (whole, rest) = sums.as_chunks_mut::<ROWS>();
+    let (most, last) = w.split_at_checked(columns.saturating_mul(whole.len())).unwrap_or((w, &[]));
+    machine::accumulate(most, x, whole);
+    if !rest.is_empty() {
+        let mut padded = [[0; ROWS]];
+        padded.iter_mut().flatten().zip(rest.iter()).for_each(|(to, from)| *to = *from);
+        machine::accumulate(last, x, &mut padded);
+        padded.iter().flatten().zip(rest).for_each(|(from, to)| *to = *from);
+    }
+}
+
+pub(crate) use machine::{pack, unpack};
+
+#[cfg(not(any(flowlet_dsp, flowlet_mve)))]
+use portable as machine;
+
+/// The definition, and what runs where nothing is better.
+pub(crate) mod portable {
+    use super::{Group, ROWS, Tile};
+    use zerocopy::{transmute, transmute_ref};
+
+    /// See [`super::accumulate`]; `sums` are the rows by fours.
+    #[inline]
+    pub(crate) fn accumulate(w: &[Tile], x: &[Group], sums: &mut [[i32; ROWS]]) {
+        for (tiles, sums) in w.chunks_exact(x.len().max(1)).zip(sums) {
+            let mut rows = *sums;
+            for (tile, group) in tiles.iter().zip(x) {
+                let (tile, group): (&[[i8; 8]; ROWS], &[i16; 8]) = (transmute_ref!(tile), transmute_ref!(group));
+                for (sum, weights) in rows.iter_mut().zip(tile) {
+                    for (weight, input) in weights.iter().zip(group) {
+                        *sum = sum.wrapping_add(i32::from(*weight) * i32::from(*input));
+                    }
+                }
+            }
+            *sums = rows;
+        }
+    }
+
+    /// A group of eight activations.
+    #[inline]
+    pub(crate) fn pack(values: [i16; 8]) -> Group {
+        transmute!(values)
+    }
+
+    /// The activations of a group.
+    #[inline]
+    pub(crate) fn unpack(group: Group) -> [i16; 8] {
+        transmute!(group)
+    }
+}
+
+#[cfg(any(flowlet_dsp, flowlet_mve))]
+#[path = "int8_arm.rs"]
+#[allow(unsafe_code)]
+mod machine;
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use rand_core::{Rng, SeedableRng};
+    use rand_xoshiro::Xoshiro128PlusPlus;
+    use std::vec::Vec;
+
+    #[test]
+    fn tiles_are_the_matrix_that_they_stand_for() {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(8);
+        for rows in [1, 2, 3, 4, 5, 7, 8, 33, 64] {
+            for columns in [1, 2, 7, 8, 9, 24, 63, 64] {
+                let matrix: Vec<i8> = (0..rows * columns).map(|_| rng.next_u32() as i8).collect();
+                let input: Vec<i16> = (0..columns).map(|_| (rng.next_u32() % 16_383) as i16 - 8191).collect();
+                let mut bytes = std::vec![[0i8; 32]; tiles(rows, columns)];
+                for (place, weight) in matrix.iter().enumerate() {
+                    let (i, j) = (place / columns, place % columns);
+                    bytes[i / 4 * columns.div_ceil(8) + j / 8][i % 4 * 8 + j % 8] = *weight;
+                }
+                let w: Vec<Tile> = bytes.into_iter().map(|tile| zerocopy::transmute!(tile)).collect();
+                let x: Vec<Group> = (input.chunks(8))
+                    .map(|chunk| {
+                        let mut values = [0; 8];
+                        values[..chunk.len()].copy_from_slice(chunk);
+                        assert_eq!(unpack(pack(values)), values);
+                        pack(values)
+                    })
+                    .collect();
+                let mut sums: Vec<i32> = (0..rows).map(|_| rng.next_u32() as i32 >> 4).collect();
+                let exact: Vec<i64> = (0..rows)
+                    .map(|i| {
+                        let products = (0..columns).map(|j| i64::from(matrix[i * columns + j]) * i64::from(input[j]));
+                        i64::from(sums[i]) + products.sum::<i64>()
+                    })
+                    .collect();
+                accumulate(&w, &x, &mut sums);
+                assert_eq!(sums.iter().map(|sum| i64::from(*sum)).collect::<Vec<_>>(), exact, "{rows} x {columns}");
+            }
+        }
+    }
+
+    #[test]
+    fn slices_that_do_not_fit_are_harmless() {
+        let mut sums = [1; 9];
+        accumulate(&[[u32::MAX; 8]; 3], &[[u32::MAX; 4]; 2], &mut sums);
+        accumulate(&[], &[], &mut sums);
+        accumulate(&[[7; 8]; 2], &[], &mut sums);
+        accumulate(&[[7; 8]; 2], &[[1; 4]], &mut []);
+    }
+}

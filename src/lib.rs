@@ -25,9 +25,11 @@
 //! | [`flow`] | schedule, source distribution, ODE solvers, the sampler |
 //! | [`rfm`] | Reverse Flow Matching: proposals, weights, control variates, the posterior mean |
 //! | [`policy`] | normaliser, action range, the artefact, decisions |
+//! | [`control`] | the loop around a policy: gate, supervisor, deadline, sensors and motors |
 //! | [`conformance`] | digests of all of it, to compare a board with a PC |
 //!
-//! Arrows point one way: `math <- net <- flow <- rfm`, and `policy` stands on `net` and `flow`.
+//! Arrows point one way: `math <- net <- flow <- rfm`, `policy` stands on `net` and `flow`, and `control` on
+//! `policy`.
 //!
 //! **Guarantees.** No function panics, allocates or blocks, whatever its input; wrong input is a named error. Equal
 //! inputs give equal bits on every target, soft float and Helium included, under three conditions: FPSCR.FZ is left at
@@ -38,6 +40,7 @@
 #![deny(unsafe_code)]
 
 pub mod conformance;
+pub mod control;
 pub mod flow;
 pub mod math;
 pub mod net;

@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod curve;
+pub mod distill;
 pub mod env;
 pub mod evaluate;
 pub mod export;

@@ -6,6 +6,7 @@
 use crate::agent::rfm::Rfm;
 use crate::config::{self, Config, RfmConfig, TrainConfig};
 use crate::env::{Decision, Env, EnvSpec};
+use crate::nn::velocity::VelocityNet;
 use crate::noise::Noise;
 use crate::normaliser::Normaliser;
 use crate::run::RunDir;
@@ -136,8 +137,8 @@ impl ArtefactBytes {
             obs_clip: config.env.obs_clip,
             low: &spec.low,
             high: &spec.high,
-            // The artefact's critics have plain layers.
             squash: Squash::Tanh,
+            // The artefact's critics have plain layers.
             critics: (!rfm.train.critic_layer_norm).then(|| CriticManifest {
                 shape: critic_shape(&rfm.train, &spec),
                 count: 2,
@@ -154,19 +155,52 @@ impl ArtefactBytes {
     /// The same policy with another plan, or without its critics.
     pub fn revised(&self, plan: Plan, keep_critics: bool) -> Result<Self> {
         let old = self.artefact()?;
+        // Measured with this plan at other numbers of steps: they hold for as long as the rest of it stays.
+        let kept = Plan { steps: plan.steps, ..*old.plan() } == plan;
+        let steps: Vec<StepEntry> = old.step_table().filter(|_| kept).collect();
+        let net = old.velocity();
+        self.remade((*net.shape(), net.frequencies(), weights(&old)), plan, keep_critics, &steps)
+    }
+
+    /// The same policy with another step table.
+    pub fn with_step_table(&self, steps: &[StepEntry]) -> Result<Self> {
+        let old = self.artefact()?;
+        let net = old.velocity();
+        self.remade((*net.shape(), net.frequencies(), weights(&old)), *old.plan(), true, steps)
+    }
+
+    /// The same policy with a network that knows no time and is integrated in one Euler step.
+    pub fn one_step(&self, net: &VelocityNet, keep_critics: bool) -> Result<Self> {
+        let old = self.artefact()?;
+        let hidden = net.shape().hidden;
+        let shape = VelocityShape {
+            hidden: hidden.width,
+            layers: hidden.layers,
+            frequencies: net.shape().frequencies.len(),
+            ..*old.velocity().shape()
+        };
+        let plan = Plan { solver: Solver::Euler, steps: 1, t_start: 0.0, t_end: 1.0, ..*old.plan() };
+        self.remade((shape, &net.shape().frequencies, Weights::F32(&net.exported())), plan, keep_critics, &[])
+    }
+
+    fn remade(
+        &self,
+        (shape, frequencies, weights): (VelocityShape, &[f32], Weights<'_>),
+        plan: Plan,
+        keep_critics: bool,
+        step_table: &[StepEntry],
+    ) -> Result<Self> {
+        let old = self.artefact()?;
         let (obs_names, act_names): (Vec<_>, Vec<_>) = (old.obs_names().collect(), old.act_names().collect());
         let (observation, noise, ..) = old.self_test();
         let first = old.critics().next().filter(|_| keep_critics);
         let critics: Vec<f32> = old.critics().flat_map(|c| c.params()).copied().collect();
-        // Measured with this plan at other numbers of steps: they hold for as long as the rest of it stays.
-        let kept = Plan { steps: plan.steps, ..*old.plan() } == plan;
-        let steps: Vec<StepEntry> = old.step_table().filter(|_| kept).collect();
         Self::encode(&Manifest {
             name: old.name(),
             period_us: old.period_us(),
-            shape: *old.velocity().shape(),
-            frequencies: old.velocity().frequencies(),
-            weights: weights(&old),
+            shape,
+            frequencies,
+            weights,
             plan,
             source: old.source(),
             schedule: old.schedule(),
@@ -185,7 +219,7 @@ impl ArtefactBytes {
                 particles: old.particles(),
                 temperature: old.temperature(),
             }),
-            step_table: &steps,
+            step_table,
             test_observation: observation,
             test_noise: noise,
         })

@@ -1,7 +1,8 @@
 //! One run in its folder: training with evaluations and checkpoints along the way, the files it leaves, how it ends, and
 //! how it goes on.
 //!
-//! The folder is complete at every evaluation: policy, curve and table are replaced atomically. A checkpoint holds the
+//! The folder is complete at every evaluation: policy, curve and table are replaced atomically; the final policy tells
+//! what other numbers of steps return, in its step table. A checkpoint holds the
 //! trainer and what the session keeps itself (its book), so a run that was killed goes on from its newest one and ends
 //! with the bits of a run that was never stopped; what stands in the folder from after the checkpoint is made again.
 //! What a person sees of a run goes through a [`Reporter`], so a run in a terminal and one of several side by side are
@@ -13,11 +14,13 @@ use crate::curve::write_curve;
 use crate::env::Decision;
 use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluate_until};
 use crate::policy::ArtefactBytes;
+use crate::profile::step_table;
 use crate::run::{ProgressRow, RunDir, write_atomic, write_progress};
 use crate::stats::{Scores, Summary};
 use crate::tensorboard::{self, EventFile};
 use crate::train::{Observer, Progress, Trainer, View};
 use crate::{Error, Result};
+use flowlet::policy::StepEntry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -93,6 +96,8 @@ pub struct Session<'a> {
     interrupted: Arc<AtomicBool>,
     reporter: &'a mut dyn Reporter,
     failed: Option<Error>,
+    /// Returns of the final policy by number of steps; empty before the end.
+    steps: Vec<StepEntry>,
     /// TensorBoard's file, where it is asked for.
     events: Option<EventFile>,
     /// Keeps other processes out of the folder.
@@ -206,6 +211,7 @@ impl<'a> Session<'a> {
             interrupted,
             reporter,
             failed: None,
+            steps: Vec::new(),
             events: None,
             _lock: lock,
         }
@@ -247,6 +253,10 @@ impl<'a> Session<'a> {
             Err(Error::Interrupted(_)) => return Err(self.stopped(&trainer)),
             done => done?,
         };
+        self.steps = match self.count_steps(&trainer, &after) {
+            Err(Error::Interrupted(_)) => return Err(self.stopped(&trainer)),
+            done => done?,
+        };
         self.record(&trainer, &after)?;
         self.book.next_evaluation = Book::next(trainer.progress().steps, self.config.eval.every);
         let progress = trainer.progress().clone();
@@ -260,7 +270,8 @@ impl<'a> Session<'a> {
 
     /// What a finished run has to tell.
     fn outcome(self, trainer: &Trainer) -> Result<Outcome> {
-        let policy_bytes = artefact(trainer)?.map(|bytes| bytes.as_slice().len());
+        let policy_bytes = artefact(trainer)?.map(|_| std::fs::metadata(self.run.file("policy.flw")));
+        let policy_bytes = policy_bytes.and_then(std::result::Result::ok).map(|file| file.len() as usize);
         let (before, progress) = (self.book.before, trainer.progress().clone());
         let after = self.book.after.unwrap_or_else(|| before.clone());
         Ok(Outcome { config: self.config, run: self.run, progress, before, after, policy_bytes })
@@ -327,9 +338,20 @@ impl<'a> Session<'a> {
 
     fn write_policy(&self, trainer: &Trainer) -> Result<()> {
         match artefact(trainer)? {
-            Some(bytes) => write_atomic(&self.run.file("policy.flw"), bytes.as_slice()),
+            Some(bytes) => write_atomic(&self.run.file("policy.flw"), bytes.with_step_table(&self.steps)?.as_slice()),
             None => Ok(()),
         }
+    }
+
+    /// Plays the episodes of the final evaluation with the other usual numbers of steps: a few evaluations of the network a
+    /// decision beside those of the greedy choice.
+    fn count_steps(&self, trainer: &Trainer, after: &Evaluation) -> Result<Vec<StepEntry>> {
+        let config = &self.config;
+        let Some(bytes) = artefact(trainer)? else { return Ok(Vec::new()) };
+        let own = bytes.artefact()?.plan().steps;
+        let mut env = Decision::new(config.make_env()?, config.env.action_repeat);
+        let protocol = Protocol { episodes: config.eval.episodes, seed: EVALUATION_SEED, best_of: 1 };
+        step_table(&bytes, &mut env, protocol, &[(own, after.plain())], &self.interrupted)
     }
 
     /// Writes what an evaluation found: policy, table and curve.

@@ -452,6 +452,11 @@ impl Trainer {
         self.replay.normaliser()
     }
 
+    /// The transitions so far.
+    pub fn replay(&self) -> &Replay {
+        &self.replay
+    }
+
     /// What is configured.
     pub fn config(&self) -> &Config {
         &self.config

@@ -107,6 +107,16 @@ fn policy(file: &Path, output: Output) -> Result<()> {
         )),
         None => output.line("  critics      none"),
     }
+    let steps: Vec<_> = artefact.step_table().collect();
+    let shown = steps.iter().map(|e| match e.half_width {
+        f32::MAX => format!("{}: {:.1}", e.steps, e.mean_return),
+        half_width => format!("{}: {:.1} +- {half_width:.1}", e.steps, e.mean_return),
+    });
+    let shown: Vec<String> = shown.collect();
+    output.line(&format!(
+        "  return by number of steps, single samples   {}",
+        if shown.is_empty() { "not measured".to_string() } else { shown.join(", ") }
+    ));
     output.line(&format!(
         "  a decision   {macs} multiply-accumulates ({saved} more without the cached time part), {scratch} bytes of memory"
     ));
@@ -132,6 +142,7 @@ fn policy(file: &Path, output: Output) -> Result<()> {
         "critics": artefact.critics().count(),
         "particles": artefact.particles(),
         "temperature": artefact.temperature(),
+        "step_table": steps.iter().map(|e| json!([e.steps, e.mean_return, e.half_width])).collect::<Vec<_>>(),
         "macs_per_decision": macs,
         "macs_saved_per_decision": saved,
         "scratch_bytes": scratch,

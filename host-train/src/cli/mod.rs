@@ -7,6 +7,7 @@
 mod bench;
 mod bench_update;
 mod check_env;
+mod distill;
 mod envs;
 mod eval;
 mod export;
@@ -55,6 +56,8 @@ enum Command {
     Verify(FileArgs),
     /// Export a policy anew, into the firmware, or as Rust source, safetensors or ONNX
     Export(ExportArgs),
+    /// Learn a policy that needs one step from a trained run, and tell what it loses
+    Distill(DistillArgs),
     /// Tabulate return, multiply-accumulates, instructions and memory by solver steps and particles
     Profile(ProfileArgs),
     /// List the environments with their limits, defaults and physics
@@ -225,6 +228,29 @@ pub struct ProfileArgs {
     /// Seed of start states and samples
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Options of `distill`.
+#[derive(Args, Clone, Debug)]
+pub struct DistillArgs {
+    /// The folder of a run of rfm
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// How to learn it
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub method: crate::distill::Method,
+    /// Updates of each method
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub updates: u64,
+    /// Episodes of the reported losses; half as many others choose between the methods
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..1 << 24))]
+    pub seed: u64,
+    /// Width of the hidden layers [default: the trained policy's]
+    #[arg(long, value_name = "H", value_parser = size(1024))]
+    pub width: Option<usize>,
 }
 
 /// Options of `check-env`.
@@ -439,6 +465,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Inspect(args)) => inspect::run(&args, output),
         Some(Command::Verify(args)) => verify::run(&args, output),
         Some(Command::Export(args)) => export::run(&args, output),
+        Some(Command::Distill(args)) => distill::run(&args, output),
         Some(Command::Profile(args)) => profile::run(&args, output),
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),

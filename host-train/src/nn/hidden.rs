@@ -13,6 +13,7 @@
 use super::elementwise::{activate, activate_keeping_slope, add, add_to_rows, product, sum_rows};
 use super::init::orthogonal;
 use super::layer_norm::{normalise, normalise_backward};
+use super::math::vectorised;
 use super::{Activation, Trunk, matmul};
 use crate::noise::Noise;
 
@@ -147,6 +148,28 @@ impl Hidden {
         let output = &mut work.output[..rows * self.outputs];
         matmul::forward(output, &work.activations[self.layers - 1][..len], w, h, self.outputs, false);
         add_to_rows(output, rest);
+        output
+    }
+
+    /// The derivative of the outputs along a direction, forward: `first` is the derivative of the first layer's sum, and
+    /// the pass is the one that `forward` kept. Without layer norm only. Returns `rows x outputs`.
+    pub fn tangent<'w>(&self, params: &[f32], first: &[f32], rows: usize, work: &'w mut Workspace) -> &'w [f32] {
+        assert!(!self.layer_norm, "a normalised row has no derivative here");
+        let (h, len) = (self.width, rows * self.width);
+        let (mut below, mut above) = (&mut work.upstream[..len], &mut work.delta[..len]);
+        product(below, first, &work.slopes[0][..len]);
+        let mut rest = params;
+        for slopes in &work.slopes[1..] {
+            matmul::forward(above, below, take(&mut rest, h * h), h, h, false);
+            take(&mut rest, h);
+            vectorised(|| above.iter_mut().zip(&slopes[..len]).for_each(|(a, s)| *a *= s));
+            if self.trunk == Trunk::Residual {
+                add(above, below);
+            }
+            std::mem::swap(&mut below, &mut above);
+        }
+        let output = &mut work.output[..rows * self.outputs];
+        matmul::forward(output, below, take(&mut rest, h * self.outputs), h, self.outputs, false);
         output
     }
 

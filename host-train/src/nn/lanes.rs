@@ -43,7 +43,7 @@ pub const fn panels(rows: usize) -> usize {
 /// Writes row-major `rows` of `width` numbers as lanes: feature `f` of row `r` to lane `f * step + r / LANES`. Lanes
 /// past the last row become zero.
 pub fn pack(rows: &[f32], width: usize, step: usize, out: &mut [Lane]) {
-    for (p, rows) in rows.chunks(LANES * width).enumerate() {
+    for (p, rows) in rows.chunks((LANES * width).max(1)).enumerate() {
         for f in 0..width {
             let lane = &mut out[f * step + p];
             let count = rows.len() / width;

@@ -36,6 +36,11 @@ impl Adam {
         }
     }
 
+    /// Changes the learning rate, for a rate that decays.
+    pub fn set_rate(&mut self, learning_rate: f32) {
+        self.learning_rate = learning_rate;
+    }
+
     /// One step down `gradient`, which is scaled in place if its norm is beyond the limit. Returns the norm before that.
     pub fn step(&mut self, params: &mut [f32], gradient: &mut [f32]) -> f32 {
         assert!(params.len() == self.first.len() && params.len() == gradient.len());

@@ -151,6 +151,23 @@ impl VelocityNet {
         true
     }
 
+    /// The network at the time `t` for good, with the last channels of its state held at `last`: no time features and so
+    /// many channels fewer, the same function of what is left.
+    pub fn held(&self, t: f32, last: &[f32]) -> Self {
+        let width = self.shape.hidden.width;
+        let obs = self.shape.obs - last.len();
+        let (mut bias, mut time) = (vec![0.0; width], vec![0.0; width]);
+        self.bias(&mut bias);
+        self.time_part(t, &mut time);
+        bias.iter_mut().zip(&time).for_each(|(b, t)| *b += t);
+        for (&value, w) in last.iter().zip(self.w_s()[obs * width..].chunks_exact(width)) {
+            add_scaled(&mut bias, value, w);
+        }
+        let params = [&self.w_s()[..obs * width], self.w_x(), &bias, self.tail()].concat();
+        let shape = VelocityShape { obs, frequencies: Vec::new(), constant: Vec::new(), ..self.shape.clone() };
+        Self { shape, params }
+    }
+
     /// The state parts W_s s + b_0 of `n` states, `n x hidden`.
     pub fn state_part(&self, s: &[f32], out: &mut [f32], work: &mut VelocityWork) {
         let width = self.shape.hidden.width;
@@ -186,6 +203,34 @@ impl VelocityNet {
         rows_plus(shift, states, time);
         matmul::forward(work.hidden.first(rows * width), x, self.w_x(), self.shape.act, width, false);
         self.shape.hidden.forward(self.tail(), shift, group, rows, &mut work.hidden, false)
+    }
+
+    /// The velocities `v` at (x, t, s), row by row, and their derivative `dv` along the direction (dx, dt = 1) at a state
+    /// that stands still.
+    pub fn derivative(&self, [s, x, t, dx]: [&[f32]; 4], work: &mut VelocityWork, v: &mut [f32], dv: &mut [f32]) {
+        let (obs, act, width) = (self.shape.obs, self.shape.act, self.shape.hidden.width);
+        let (rows, times) = (t.len(), 2 * self.shape.frequencies.len());
+        let len = rows * width;
+        self.bias(&mut work.bias);
+        self.time_features(t, &mut work.time);
+        let te = &work.time[..rows * times];
+        let shift = &mut work.shift[..len];
+        matmul::forward(shift, s, self.w_s(), obs, width, false);
+        matmul::forward(shift, te, self.w_t(), times, width, true);
+        add_to_rows(shift, &work.bias);
+        matmul::forward(work.hidden.first(len), x, self.w_x(), act, width, false);
+        v.copy_from_slice(self.shape.hidden.forward(self.tail(), shift, 1, rows, &mut work.hidden, true));
+        // d sin(f t) = f cos(f t), d cos(f t) = -f sin(f t).
+        for te in work.time[..rows * times].chunks_exact_mut(times.max(1)) {
+            let (sines, cosines) = te.split_at_mut(times / 2);
+            for ((sin, cos), f) in sines.iter_mut().zip(cosines).zip(&self.shape.frequencies) {
+                (*sin, *cos) = (f * *cos, -f * *sin);
+            }
+        }
+        let shift = &mut work.shift[..len];
+        matmul::forward(shift, dx, self.w_x(), act, width, false);
+        matmul::forward(shift, &work.time[..rows * times], self.w_t(), times, width, true);
+        dv.copy_from_slice(self.shape.hidden.tangent(self.tail(), shift, rows, &mut work.hidden));
     }
 
     /// Carries the latents `u`, `particles` rows for each of the states `s`, along the field in place: one Euler step of
@@ -245,13 +290,8 @@ impl VelocityNet {
         let (rows, times) = (t.len(), 2 * self.shape.frequencies.len());
         let len = rows * width;
         let share = 1.0 / (rows * act) as f32;
+        self.time_features(t, &mut work.time);
         let te = &mut work.time[..rows * times];
-        for (te, &t) in te.chunks_exact_mut(times.max(1)).zip(t) {
-            let (sines, cosines) = te.split_at_mut(times / 2);
-            for ((sin, cos), f) in sines.iter_mut().zip(cosines).zip(&self.shape.frequencies) {
-                (*sin, *cos) = (f * t).sin_cos();
-            }
-        }
         if let Some(Fast { perceptron, inputs, d_output, .. }) = &mut work.fast {
             let step = perceptron.step();
             pack(s, obs, step, inputs);
@@ -312,6 +352,17 @@ impl VelocityNet {
             dw.iter_mut().zip(db.iter()).for_each(|(dw, db)| *dw = c * db);
         }
         loss * share
+    }
+
+    /// The time features of every row, `rows x 2F`.
+    fn time_features(&self, t: &[f32], out: &mut [f32]) {
+        let times = 2 * self.shape.frequencies.len();
+        for (te, &t) in out.chunks_exact_mut(times.max(1)).zip(t) {
+            let (sines, cosines) = te.split_at_mut(times / 2);
+            for ((sin, cos), f) in sines.iter_mut().zip(cosines).zip(&self.shape.frequencies) {
+                (*sin, *cos) = (f * t).sin_cos();
+            }
+        }
     }
 
     /// b_0 with the constant features folded in.
@@ -473,6 +524,56 @@ mod tests {
                 let tolerance = 5e-3 * want.abs() + 5e-4;
                 assert!((f64::from(*gradient) - want).abs() < tolerance, "{shape:?} {i}: {gradient} {want}");
             }
+        }
+    }
+
+    #[test]
+    fn the_derivative_along_a_direction_is_that_of_the_definition() {
+        for net in cases() {
+            let shape = net.shape().clone();
+            let mut noise = Noise::new(12, 0);
+            let n = 6;
+            let (mut s, mut x, mut dx) = (vec![0.0; n * 3], vec![0.0; n * 2], vec![0.0; n * 2]);
+            [&mut s, &mut x, &mut dx].into_iter().for_each(|out| noise.gaussian(out));
+            let t: Vec<f32> = (0..n).map(|i| 0.1 + 0.15 * i as f32).collect();
+            let mut work = VelocityWork::new(&shape, n);
+            let (mut v, mut dv) = (vec![f32::NAN; n * 2], vec![f32::NAN; n * 2]);
+            net.derivative([&s, &x, &t, &dx], &mut work, &mut v, &mut dv);
+            let exported = wide(&net.exported());
+            for r in 0..n {
+                let along = |step: f64| -> Vec<f64> {
+                    let x: Vec<f64> =
+                        (0..2).map(|d| f64::from(x[r * 2 + d]) + step * f64::from(dx[r * 2 + d])).collect();
+                    reference(&shape, &exported, &wide(&s[r * 3..][..3]), &x, f64::from(t[r]) + step)
+                };
+                let (here, up, down) = (along(0.0), along(1e-6), along(-1e-6));
+                for d in 0..2 {
+                    let want = (up[d] - down[d]) / 2e-6;
+                    assert!((f64::from(v[r * 2 + d]) - here[d]).abs() < 1e-5, "{shape:?}");
+                    // f32 products of frequencies up to ten and weights of the size of one.
+                    let got = f64::from(dv[r * 2 + d]);
+                    assert!((got - want).abs() < 1e-4 * (1.0 + want.abs()), "{shape:?} {got} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_held_network_is_the_same_function() {
+        for net in cases() {
+            let shape = net.shape().clone();
+            let held = net.held(0.37, &[0.8]);
+            assert_eq!((held.shape().obs, held.shape().frequencies.len(), held.shape().constant.len()), (2, 0, 0));
+            assert_eq!(held.params().len(), held.shape().params());
+            let (s, x) = ([0.3f32, -0.7, 0.8], [0.5f32, -1.2]);
+            let want = reference(&shape, &wide(&net.exported()), &wide(&s), &wide(&x), 0.37);
+            let got = reference(held.shape(), &wide(&held.exported()), &wide(&s[..2]), &wide(&x), 0.0);
+            assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-5), "{shape:?}");
+            // And it learns: the paths of a batch take a network without time features.
+            let (mut work, mut gradient) = (VelocityWork::new(held.shape(), 1), vec![f32::NAN; held.params().len()]);
+            let target: Vec<f32> = got.iter().map(|v| *v as f32 + 1.0).collect();
+            let loss = held.regress(&s[..2], &x, &[0.0], &target, &mut work, &mut gradient);
+            assert!((loss - 1.0).abs() < 1e-4 && gradient.iter().all(|g| g.is_finite()), "{shape:?} {loss}");
         }
     }
 

@@ -5,6 +5,8 @@
 //! inside returns the digest of what it had, which then differs.
 
 mod flow;
+mod int8;
+mod kernel;
 mod rfm;
 
 use crate::flow::{Draws, Plan, ReverseMethod, Sampler, SamplerScratch, Schedule, SdeNoise, Solver, Source};
@@ -41,6 +43,11 @@ pub const CASES: &[Case] = &[
     ("reverse-sde-diffusion", |seed| {
         flow::reverse(seed, ReverseMethod::EulerMaruyama(SdeNoise::Diffusion { scale: 1.0 }))
     }),
+    ("kernel-dense", kernel::dense),
+    ("kernel-batch", kernel::batch),
+    ("activations", kernel::activations),
+    ("kernel-int8", int8::kernel),
+    ("velocity-int8", int8::velocity),
     ("velocity", velocity),
     ("subnormal", subnormal),
     ("euler", |seed| solver(seed, Solver::Euler)),
@@ -102,7 +109,13 @@ fn math_functions(seed: u64) -> u64 {
         let x = math::symmetric_uniform(rng.next_u32());
         let wide = x * (1u32 << (i % 8)) as f32;
         let positive = wide.abs() + math::FLUSH;
-        digest.update(&[math::tanh(wide), math::atanh(x), math::exp(wide), math::ln(positive), math::sqrt(positive)]);
+        digest.update(&[
+            math::libm_tanh(wide),
+            math::atanh(x),
+            math::exp(wide),
+            math::ln(positive),
+            math::sqrt(positive),
+        ]);
         digest.update(&[math::sin(wide), math::cos(wide), math::ln_sech2(wide), math::ln_add_exp(wide, x)]);
         digest.update(&math::box_muller([rng.next_u32(), rng.next_u32()]));
     }
@@ -111,7 +124,7 @@ fn math_functions(seed: u64) -> u64 {
 
 fn velocity(seed: u64) -> u64 {
     let mut digest = Digest::new();
-    for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+    for activation in Activation::ALL {
         for trunk in [Trunk::Plain, Trunk::Residual] {
             let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
             let params = uniform::<{ VELOCITY.params() }>(&mut rng, 0.7);
@@ -142,7 +155,7 @@ fn evaluate(shape: VelocityShape, params: &[f32], s: &[f32; OBS], x: &[f32; ACT]
 fn subnormal(seed: u64) -> u64 {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
     let mut digest = Digest::new();
-    for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+    for activation in Activation::ALL {
         for trunk in [Trunk::Plain, Trunk::Residual] {
             let shape = VelocityShape { activation, trunk, ..CHAIN };
             digest.update(&fading_velocity(shape, seed));
@@ -277,7 +290,7 @@ fn solver(seed: u64, solver: Solver) -> u64 {
 
 fn critic(seed: u64) -> u64 {
     let mut digest = Digest::new();
-    for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+    for activation in Activation::ALL {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
         let params = uniform::<{ CRITIC.params() }>(&mut rng, 0.7);
         let Ok(critic) = Critic::new(CriticShape { activation, ..CRITIC }, &params) else { continue };
@@ -333,7 +346,7 @@ mod tests {
     #[test]
     fn the_rule_keeps_networks_sampler_and_gradient_from_subnormals() {
         // Exactly zero: the only value on which flushing and IEEE machines agree here.
-        for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+        for activation in Activation::ALL {
             for trunk in [Trunk::Plain, Trunk::Residual] {
                 let shape = VelocityShape { activation, trunk, ..CHAIN };
                 assert_eq!(fading_velocity(shape, 1).map(f32::to_bits), [0; ACT], "{shape:?}");

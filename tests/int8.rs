@@ -39,7 +39,7 @@ impl Uniform {
             hidden: 4 + self.below(40),
             layers: 1 + self.below(4),
             frequencies: if self.below(3) == 0 { 0 } else { OMEGA.len() },
-            activation: Activation::from_code(self.below(4) as u32).unwrap(),
+            activation: Activation::from_code(self.below(7) as u32).unwrap(),
             trunk: if self.below(2) == 0 { Trunk::Plain } else { Trunk::Residual },
         }
     }

@@ -54,8 +54,10 @@ with safe_open(sys.argv[1], framework="numpy") as f:
 o, n = a["self_test.observation"], a["self_test.noise"]
 clip = facts["observation_clip"]
 s = np.clip((o - a["observation.mean"]) * a["observation.scale"], -clip, clip)
-f = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh, "silu": lambda z: z / (1 + np.exp(-z)),
-     "gelu": lambda z: 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))}[facts["activation"]]
+f = {"relu": lambda z: np.maximum(z, 0), "tanh": np.tanh,
+     "silu": lambda z: z / (1 + np.exp(-z)),
+     "gelu": lambda z: 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))}[
+     facts["activation"].removesuffix("-libm")]
 first = np.concatenate([a["velocity.first." + k + ".weight"] for k in ("state", "latent", "time")], axis=1)
 def v(x, t):
     p = a["velocity.frequencies"] * t
@@ -135,8 +137,7 @@ fn random(shape: VelocityShape, plan: Plan, source: Source, schedule: Schedule, 
 /// The policies: every activation with both trunks and every solver, then the sources and schedules that change a graph.
 fn policies() -> Vec<ArtefactBytes> {
     let mut all = Vec::new();
-    let activations = [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu];
-    for (i, activation) in activations.into_iter().enumerate() {
+    for (i, activation) in Activation::ALL.into_iter().enumerate() {
         for (j, trunk) in [Trunk::Plain, Trunk::Residual].into_iter().enumerate() {
             let solver = Solver::ALL[(i + 2 * j) % 4];
             let act = if (i + j) % 2 == 0 { 1 } else { 6 };

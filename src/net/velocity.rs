@@ -121,7 +121,7 @@ impl<'a> VelocityNet<'a> {
 
     /// `out = W_s s + b` for a normalised observation `s`; `out` has width `H`.
     pub fn state_part(&self, s: &[f32], out: &mut [f32]) {
-        dense(self.state_weights, s, self.first_bias, out, |sum| sum);
+        dense(self.state_weights, s, self.first_bias, out);
     }
 
     /// `out = W_t te(t)` for the flow time `t`; `out` has width `H`.
@@ -160,7 +160,7 @@ impl<'a> VelocityNet<'a> {
             }
             core::mem::swap(&mut a, &mut b);
         }
-        dense(self.out_weights, a, self.out_bias, v, |sum| sum);
+        dense(self.out_weights, a, self.out_bias, v);
     }
 }
 
@@ -221,7 +221,7 @@ mod tests {
     fn split_network_agrees_with_the_concatenated_one() {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(11);
         let mut uniform = |n: usize| -> Vec<f32> { (0..n).map(|_| math::symmetric_uniform(rng.next_u32())).collect() };
-        for activation in [Activation::Relu, Activation::Tanh, Activation::Silu, Activation::Gelu] {
+        for activation in Activation::ALL {
             for trunk in [Trunk::Plain, Trunk::Residual] {
                 for (layers, hidden) in [(1, 5), (2, 21), (3, 32)] {
                     let shape = VelocityShape { obs: 4, act: 2, hidden, layers, frequencies: 3, activation, trunk };

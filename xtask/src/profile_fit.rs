@@ -239,7 +239,7 @@ fn decisions(seed: u64, n: usize) -> Vec<Decision> {
             hidden: of(&[16, 20, 32, 48, 64, 64, 100, 128]),
             layers: of(&[1, 2, 2, 3]),
             frequencies: 4,
-            activation: activation(of(&[0, 0, 1, 2, 3])),
+            activation: activation(of(&[0, 0, 1, 2, 3, 4, 5, 6])),
             trunk: if of(&[0, 1]) == 0 { Trunk::Plain } else { Trunk::Residual },
         };
         let solver = Solver::from_code(of(&[0, 0, 0, 1, 2, 3]) as u32).unwrap_or_default();
@@ -250,7 +250,7 @@ fn decisions(seed: u64, n: usize) -> Vec<Decision> {
             act,
             hidden: of(&[16, 32, 50, 64, 96]),
             layers: of(&[1, 2, 3]),
-            activation: activation(of(&[0, 0, 1, 2, 3])),
+            activation: activation(of(&[0, 0, 1, 2, 3, 4, 5, 6])),
         };
         let count = of(&[1, 2, 2]);
         let critics = (particles > 1).then_some((critic, count));

@@ -128,9 +128,8 @@ mod tests {
         let names = |key: &str| -> Vec<String> {
             facts[key].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_string()).collect()
         };
-        let activation = |value: &Value| {
-            (0..7).filter_map(Activation::from_code).find(|a| a.name() == value.as_str().unwrap()).unwrap()
-        };
+        let activation =
+            |value: &Value| Activation::ALL.into_iter().find(|a| a.name() == value.as_str().unwrap()).unwrap();
         let (frequencies, mean, low) =
             (vector("velocity.frequencies"), vector("observation.mean"), vector("action.low"));
         let shape = VelocityShape {

@@ -201,7 +201,7 @@ impl Net {
         }
         let weights = g.constant("out", &[shape.hidden, shape.act], layers.out.0);
         names.push((weights, g.vector("out.bias", layers.out.1)));
-        let gelu = if shape.activation == Activation::Gelu {
+        let gelu = if matches!(shape.activation, Activation::Gelu | Activation::GeluLibm) {
             // sqrt(2 / pi), as flowlet rounds it.
             [0.5, 1.0, 0.797_884_6, 0.044_715].map(|factor| g.scalar(factor))
         } else {
@@ -231,12 +231,12 @@ impl Net {
     fn activate(&self, g: &mut Builder, z: &str) -> String {
         match self.activation {
             Activation::Relu => g.op("Relu", &[z]),
-            Activation::Tanh => g.op("Tanh", &[z]),
-            Activation::Silu => {
+            Activation::Tanh | Activation::TanhLibm => g.op("Tanh", &[z]),
+            Activation::Silu | Activation::SiluLibm => {
                 let gate = g.op("Sigmoid", &[z]);
                 g.op("Mul", &[z, &gate])
             }
-            Activation::Gelu => {
+            Activation::Gelu | Activation::GeluLibm => {
                 let [half, one, slope, cube] = &self.gelu;
                 let square = g.op("Mul", &[z, z]);
                 let third = g.op("Mul", &[&square, z]);

@@ -20,7 +20,8 @@ pub(super) fn kernel(seed: u64) -> u64 {
     let mut w: [Tile; TILES] = [[0; 8]; TILES];
     w.as_flattened_mut().iter_mut().for_each(|word| *word = rng.next_u32());
     for rows in 1..=MOST_ROWS {
-        for groups in 0..=MOST_GROUPS {
+        for columns in 0..=MOST_GROUPS * COLUMNS {
+            let groups = columns.div_ceil(COLUMNS);
             let (mut x, mut x_by_definition) = ([[0; 4]; MOST_GROUPS], [[0; 4]; MOST_GROUPS]);
             let mut equal = true;
             for (x, by_definition) in x.iter_mut().zip(&mut x_by_definition) {
@@ -28,13 +29,14 @@ pub(super) fn kernel(seed: u64) -> u64 {
                 (*x, *by_definition) = (int8::pack(values), portable::pack(values));
                 equal &= int8::unpack(*x) == portable::unpack(*by_definition);
             }
-            let w = &w[..int8::tiles(rows, groups * COLUMNS)];
+            let w = &w[..int8::tiles(rows, columns)];
             // Rows by fours; the rest of the last four stays what it was.
-            let mut sums: [i32; 20] = core::array::from_fn(|_| rng.next_u32() as i32 >> 4);
-            let mut expected = sums;
-            int8::accumulate(w, &x[..groups], &mut sums[..rows]);
-            portable::accumulate(w, &x_by_definition[..groups], expected.as_chunks_mut().0);
-            equal &= sums[..rows] == expected[..rows];
+            let start: [i32; 20] = core::array::from_fn(|_| rng.next_u32() as i32 >> 4);
+            let (mut sums, mut anew, mut expected) = (start, [7; 20], start);
+            int8::dense(w, &x, columns, None, &mut sums[..rows]);
+            int8::dense(w, &x, columns, Some(&start), &mut anew[..rows]);
+            portable::dense(w, &x_by_definition[..groups], columns, None, expected.as_chunks_mut().0);
+            equal &= sums[..rows] == expected[..rows] && (columns == 0 || anew[..rows] == expected[..rows]);
             differing += u64::from(!equal);
             for sum in &sums[..rows] {
                 digest.update(&[(sum >> 16) as f32, (sum & 0xffff) as f32]);

@@ -9,7 +9,7 @@
 //!
 //! Scratch is lent as words, in slices of `f32` as for the other formats; here they hold `i32` sums and `i16` activations.
 
-use super::kernel::int8::{COLUMNS, Group, Tile, accumulate, pack, tiles, unpack};
+use super::kernel::int8::{COLUMNS, Group, Tile, dense, pack, tiles, unpack};
 use super::velocity::time_feature;
 use super::{Activation, ShapeError, Trunk, VelocityShape};
 use crate::math;
@@ -204,16 +204,22 @@ impl<'a> QuantisedNet<'a> {
 
     /// `out = W_s s + b` for a normalised observation `s`: `H` sums.
     pub fn state_part(&self, s: &[f32], out: &mut [f32]) {
-        let out = sums(out);
-        out.iter_mut().zip(self.first.bias).for_each(|(out, bias)| *out = *bias);
-        self.input_part(self.state, self.shape.obs, |j| s.get(j).copied().unwrap_or(0.0), out);
+        self.input_part(
+            self.state,
+            self.shape.obs,
+            |j| s.get(j).copied().unwrap_or(0.0),
+            Some(self.first.bias),
+            sums(out),
+        );
     }
 
     /// `out = W_t te(t)` for the flow time `t`: `H` sums.
     pub fn time_part(&self, t: f32, out: &mut [f32]) {
         let out = sums(out);
+        // Without time features nothing is added to it.
         out.fill(0);
-        self.input_part(self.time, 2 * self.shape.frequencies, |j| time_feature(self.frequencies, t, j), out);
+        let feature = |j| time_feature(self.frequencies, t, j);
+        self.input_part(self.time, 2 * self.shape.frequencies, feature, None, out);
     }
 
     /// `base = state part + time part`.
@@ -234,33 +240,36 @@ impl<'a> QuantisedNet<'a> {
         let Ok((hidden, _)) = <[Group]>::mut_from_prefix_with_elems(b.as_mut_bytes(), h.div_ceil(COLUMNS)) else {
             return;
         };
-        a.iter_mut().zip(base).for_each(|(sum, base)| *sum = *base);
-        self.input_part(self.latent, self.shape.act, |j| x.get(j).copied().unwrap_or(0.0), a);
+        self.input_part(self.latent, self.shape.act, |j| x.get(j).copied().unwrap_or(0.0), Some(base), a);
         self.first.activate(a, false, hidden);
         let residual = self.shape.trunk == Trunk::Residual;
         for (matrix, layer) in self.further() {
-            a.iter_mut().zip(layer.bias).for_each(|(sum, bias)| *sum = *bias);
-            accumulate(matrix, hidden, a);
+            dense(matrix, hidden, h, Some(layer.bias), a);
             layer.activate(a, residual, hidden);
         }
         let v = sums(v);
-        v.iter_mut().zip(self.out_bias).for_each(|(sum, bias)| *sum = *bias);
-        accumulate(self.out, hidden, v);
+        dense(self.out, hidden, h, Some(self.out_bias), v);
         for (sum, gain) in v.iter_mut().zip(self.out_gains) {
             // The word becomes the float that the caller reads.
             *sum = (*sum as f32 * gain).to_bits() as i32;
         }
     }
 
-    /// Adds the product of an input matrix with `n` inputs, quantised slice by slice.
+    /// `sums = start + W x` for an input matrix with `n` inputs, which are quantised slice by slice.
     #[inline]
-    fn input_part(&self, matrix: &[Tile], n: usize, input: impl Fn(usize) -> f32, sums: &mut [i32]) {
-        let mut rest = matrix;
-        for start in (0..n).step_by(SLICE) {
-            let columns = (n - start).min(SLICE);
+    fn input_part(
+        &self,
+        matrix: &[Tile],
+        n: usize,
+        input: impl Fn(usize) -> f32,
+        start: Option<&[i32]>,
+        sums: &mut [i32],
+    ) {
+        let (mut rest, mut start) = (matrix, start);
+        for first in (0..n).step_by(SLICE) {
+            let columns = (n - first).min(SLICE);
             let mut groups = [[0; 4]; SLICE / COLUMNS];
-            let Some(groups) = groups.get_mut(..columns.div_ceil(COLUMNS)) else { return };
-            for (group, first) in groups.iter_mut().zip((start..).step_by(COLUMNS)) {
+            for (group, first) in groups.iter_mut().zip((first..first + columns).step_by(COLUMNS)) {
                 let mut values = [0; COLUMNS];
                 for (value, j) in values.iter_mut().zip(first..n) {
                     *value = quantise(input(j), self.gain);
@@ -268,7 +277,7 @@ impl<'a> QuantisedNet<'a> {
                 *group = pack(values);
             }
             let (slice, tail) = rest.split_at_checked(tiles(self.shape.hidden, columns)).unwrap_or((rest, &[]));
-            accumulate(slice, groups, sums);
+            dense(slice, &groups, columns, start.take(), sums);
             rest = tail;
         }
     }
@@ -288,40 +297,42 @@ impl Layer<'_> {
     /// Brings the sums to the layer's scale, applies the activation and puts it into `hidden`, or adds it there.
     #[inline]
     fn activate(&self, sums: &[i32], residual: bool, hidden: &mut [Group]) {
-        match self.table {
-            None => self.each(sums, residual, hidden, |q| q.clamp(0, ACTIVATION_MAX)),
-            Some(table) => self.each(sums, residual, hidden, |q| look_up(table, q)),
+        match (self.table, residual) {
+            (None, false) => self.each(sums, hidden, |q, _| q.clamp(0, ACTIVATION_MAX)),
+            (None, true) => self.each(sums, hidden, |q, old| add(q.clamp(0, ACTIVATION_MAX), old)),
+            (Some(table), false) => self.each(sums, hidden, |q, _| look_up(table, q)),
+            (Some(table), true) => self.each(sums, hidden, |q, old| add(look_up(table, q), old)),
         }
     }
 
+    /// `f` of each row's number in units and of what `hidden` had there.
     #[inline(always)]
-    fn each(&self, sums: &[i32], residual: bool, hidden: &mut [Group], f: impl Fn(i32) -> i32) {
-        let rows = sums.chunks(COLUMNS).zip(self.multipliers.chunks(COLUMNS));
-        for (group, (sums, multipliers)) in hidden.iter_mut().zip(rows) {
-            let mut values = [0; COLUMNS];
-            if let (Some(sums), Some(multipliers)) = (sums.first_chunk(), multipliers.first_chunk()) {
-                // The usual case, whose length the compiler knows.
-                scale::<COLUMNS>(sums, multipliers, &mut values, &f);
-            } else {
-                for ((value, sum), multiplier) in values.iter_mut().zip(sums).zip(multipliers) {
-                    scale(&[*sum], &[*multiplier], core::slice::from_mut(value), &f);
-                }
-            }
-            if residual {
-                for (value, old) in values.iter_mut().zip(unpack(*group)) {
-                    *value = (i32::from(*value) + i32::from(old)).clamp(-ACTIVATION_MAX, ACTIVATION_MAX) as i16;
-                }
+    fn each(&self, sums: &[i32], hidden: &mut [Group], f: impl Fn(i32, i16) -> i32) {
+        let scaled = |sums: &[i32; COLUMNS], multipliers: &[i32; COLUMNS], group: &mut Group| {
+            let mut values = unpack(*group);
+            for ((value, sum), multiplier) in values.iter_mut().zip(sums).zip(multipliers) {
+                *value = f(requantise(*sum, *multiplier), *value) as i16;
             }
             *group = pack(values);
+        };
+        let (sums, last_sums) = sums.as_chunks();
+        let (multipliers, last_multipliers) = self.multipliers.as_chunks();
+        for ((group, sums), multipliers) in hidden.iter_mut().zip(sums).zip(multipliers) {
+            scaled(sums, multipliers, group);
+        }
+        if let (Some(group), false) = (hidden.get_mut(sums.len()), last_sums.is_empty()) {
+            let mut padded = [[0; COLUMNS]; 2];
+            padded[0].iter_mut().zip(last_sums).for_each(|(to, from)| *to = *from);
+            padded[1].iter_mut().zip(last_multipliers).for_each(|(to, from)| *to = *from);
+            scaled(&padded[0], &padded[1], group);
         }
     }
 }
 
+/// A residual sum, held in the range of activations.
 #[inline(always)]
-fn scale<const N: usize>(sums: &[i32; N], multipliers: &[i32; N], values: &mut [i16], f: impl Fn(i32) -> i32) {
-    for ((value, sum), multiplier) in values.iter_mut().zip(sums).zip(multipliers) {
-        *value = f(requantise(*sum, *multiplier)) as i16;
-    }
+fn add(new: i32, old: i16) -> i32 {
+    (new + i32::from(old)).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
 }
 
 /// `sum * multiplier / 2^32` to the nearest integer, halves upwards.

@@ -25,17 +25,21 @@ pub(crate) const fn tiles(rows: usize, columns: usize) -> usize {
     rows.div_ceil(ROWS).saturating_mul(columns.div_ceil(COLUMNS))
 }
 
-/// `sums += W x` for a `W` of `sums.len()` rows and `8 x.len()` columns; rows that `w` lacks are left as they were.
+/// `sums = start + W x` for a `W` of `sums.len()` rows and `columns` columns; without a `start` the sums begin with what they are.
+///
+/// Rows that `w` or `start` lacks, and all of them where `x` is shorter than the columns, are left as they were.
 #[inline]
-pub(crate) fn accumulate(w: &[Tile], x: &[Group], sums: &mut [i32]) {
-    let columns = x.len();
+pub(crate) fn dense(w: &[Tile], x: &[Group], columns: usize, start: Option<&[i32]>, sums: &mut [i32]) {
+    let groups = columns.div_ceil(COLUMNS);
+    let Some(x) = x.get(..groups) else { return };
     let (whole, rest) = sums.as_chunks_mut::<ROWS>();
-    let (most, last) = w.split_at_checked(columns.saturating_mul(whole.len())).unwrap_or((w, &[]));
-    machine::accumulate(most, x, whole);
+    let (from, rest_from) = start.map(|start| start.as_chunks::<ROWS>()).unzip();
+    let (most, last) = w.split_at_checked(groups.saturating_mul(whole.len())).unwrap_or((w, &[]));
+    machine::dense(most, x, columns, from, whole);
     if !rest.is_empty() {
         let mut padded = [[0; ROWS]];
-        padded.iter_mut().flatten().zip(rest.iter()).for_each(|(to, from)| *to = *from);
-        machine::accumulate(last, x, &mut padded);
+        padded.iter_mut().flatten().zip(rest_from.unwrap_or(rest)).for_each(|(to, from)| *to = *from);
+        machine::dense(last, x, columns, None, &mut padded);
         padded.iter().flatten().zip(rest).for_each(|(from, to)| *to = *from);
     }
 }
@@ -47,23 +51,42 @@ use portable as machine;
 
 /// The definition, and what runs where nothing is better.
 pub(crate) mod portable {
-    use super::{Group, ROWS, Tile};
+    use super::{COLUMNS, Group, ROWS, Tile};
     use zerocopy::{transmute, transmute_ref};
 
-    /// See [`super::accumulate`]; `sums` are the rows by fours.
+    /// See [`super::dense`]; `x` has the groups of the columns, `start` and `sums` are the rows by fours.
     #[inline]
-    pub(crate) fn accumulate(w: &[Tile], x: &[Group], sums: &mut [[i32; ROWS]]) {
-        for (tiles, sums) in w.chunks_exact(x.len().max(1)).zip(sums) {
-            let mut rows = *sums;
-            for (tile, group) in tiles.iter().zip(x) {
-                let (tile, group): (&[[i8; 8]; ROWS], &[i16; 8]) = (transmute_ref!(tile), transmute_ref!(group));
-                for (sum, weights) in rows.iter_mut().zip(tile) {
-                    for (weight, input) in weights.iter().zip(group) {
-                        *sum = sum.wrapping_add(i32::from(*weight) * i32::from(*input));
-                    }
-                }
-            }
+    pub(crate) fn dense(
+        w: &[Tile],
+        x: &[Group],
+        columns: usize,
+        start: Option<&[[i32; ROWS]]>,
+        sums: &mut [[i32; ROWS]],
+    ) {
+        // A last group of at most four columns is done by halves.
+        let (full, half) = x.split_at_checked((columns + COLUMNS / 2 - 1) / COLUMNS).unwrap_or((x, &[]));
+        let tiles = w.chunks_exact(x.len().max(1));
+        for (i, (tiles, sums)) in tiles.zip(sums).enumerate() {
+            let mut rows = match start.map(|start| start.get(i)) {
+                Some(Some(start)) => *start,
+                Some(None) => return,
+                None => *sums,
+            };
+            let (whole, rest) = tiles.split_at_checked(full.len()).unwrap_or((tiles, &[]));
+            whole.iter().zip(full).for_each(|(tile, group)| multiply::<COLUMNS>(tile, group, &mut rows));
+            rest.iter().zip(half).for_each(|(tile, group)| multiply::<{ COLUMNS / 2 }>(tile, group, &mut rows));
             *sums = rows;
+        }
+    }
+
+    /// Adds the first `N` columns of a tile.
+    #[inline(always)]
+    fn multiply<const N: usize>(tile: &Tile, group: &Group, sums: &mut [i32; ROWS]) {
+        let (tile, group): (&[[i8; COLUMNS]; ROWS], &[i16; COLUMNS]) = (transmute_ref!(tile), transmute_ref!(group));
+        for (sum, weights) in sums.iter_mut().zip(tile) {
+            for (weight, input) in weights.iter().zip(group).take(N) {
+                *sum = sum.wrapping_add(i32::from(*weight) * i32::from(*input));
+            }
         }
     }
 
@@ -121,7 +144,10 @@ mod tests {
                         i64::from(sums[i]) + products.sum::<i64>()
                     })
                     .collect();
-                accumulate(&w, &x, &mut sums);
+                let (mut anew, start) = (std::vec![7; rows], sums.clone());
+                dense(&w, &x, columns, Some(&start), &mut anew);
+                dense(&w, &x, columns, None, &mut sums);
+                assert_eq!(anew, sums);
                 assert_eq!(sums.iter().map(|sum| i64::from(*sum)).collect::<Vec<_>>(), exact, "{rows} x {columns}");
             }
         }
@@ -130,9 +156,11 @@ mod tests {
     #[test]
     fn slices_that_do_not_fit_are_harmless() {
         let mut sums = [1; 9];
-        accumulate(&[[u32::MAX; 8]; 3], &[[u32::MAX; 4]; 2], &mut sums);
-        accumulate(&[], &[], &mut sums);
-        accumulate(&[[7; 8]; 2], &[], &mut sums);
-        accumulate(&[[7; 8]; 2], &[[1; 4]], &mut []);
+        dense(&[[u32::MAX; 8]; 3], &[[u32::MAX; 4]; 2], 16, None, &mut sums);
+        dense(&[[u32::MAX; 8]; 3], &[[u32::MAX; 4]; 2], usize::MAX, None, &mut sums);
+        dense(&[], &[], 0, None, &mut sums);
+        dense(&[[7; 8]; 2], &[], 3, None, &mut sums);
+        dense(&[[7; 8]; 9], &[[1; 4]], 3, Some(&[1; 5]), &mut sums);
+        dense(&[[7; 8]; 2], &[[1; 4]], 8, Some(&[]), &mut []);
     }
 }

@@ -118,7 +118,7 @@ mod page {
                 if table.is_empty() {
                     return q.clamp(0, 8191);
                 }
-                let place = q.clamp(-8191, 8191) + 8192;
+                let place = q.clamp(-8192, 8191) + 8192;
                 let (k, r) = ((place / 64) as usize, place % 64);
                 table[k] + ((table[k + 1] - table[k]) * r + 32).div_euclid(64)
             })
@@ -148,7 +148,7 @@ mod page {
             let next = hidden(&mut words, &shape, &multipliers, &sums);
             y = match shape.trunk {
                 Trunk::Plain => next,
-                Trunk::Residual => next.iter().zip(&y).map(|(a, b)| (a + b).clamp(-8191, 8191)).collect(),
+                Trunk::Residual => next.iter().zip(&y).map(|(a, b)| (a + b).clamp(-8192, 8191)).collect(),
             };
         }
         let matrix = words.matrix(shape.act, h);
@@ -226,9 +226,9 @@ fn the_greatest_sum_that_is_allowed_fits_in_32_bits() {
     net.state_part(&[1.0; 1024], &mut state);
     net.time_part(0.0, &mut time); // all cosines are one, all sines zero
     net.join(&state, &time, &mut base);
-    let latents = 127 * 8191 * 256;
+    let latents = 127 * 8192 * 256;
     assert_eq!(base[0].to_bits(), (1 << 28) + 127 * 8191 * (1024 + 256));
-    assert!(i64::from(base[0].to_bits()) + i64::from(latents) + 127 * 8191 * 256 < 1 << 31);
+    assert!(i64::from(base[0].to_bits()) + i64::from(latents) + 127 * 8192 * 256 < 1 << 31);
     // One step beyond is refused.
     for (place, value) in [(inputs, (1 << 28) + 1), (inputs, (-(1i32 << 28) - 1) as u32), (1, 0x80)] {
         let mut bad = words.clone();

@@ -37,7 +37,18 @@ pub(super) fn kernel(seed: u64) -> u64 {
             int8::dense(w, &x, columns, Some(&start), &mut anew[..rows]);
             portable::dense(w, &x_by_definition[..groups], columns, None, expected.as_chunks_mut().0);
             equal &= sums[..rows] == expected[..rows] && (columns == 0 || anew[..rows] == expected[..rows]);
+            let multipliers: [i32; 20] = core::array::from_fn(|_| (rng.next_u32() >> (1 + rows % 8)) as i32);
+            let (mut y, mut y_by_definition) = ([[0; 4]; 3], [[0; 2]; 5]);
+            int8::dense_relu(w, &x, columns, &start[..rows], &multipliers[..rows], &mut y);
+            let x = &x_by_definition[..groups];
+            portable::dense_relu(w, x, columns, start.as_chunks().0, multipliers.as_chunks().0, &mut y_by_definition);
+            let y = y.map(int8::unpack);
+            let y_by_definition: &[[i16; 4]; 5] = zerocopy::transmute_ref!(&y_by_definition);
+            equal &= columns == 0 || y.as_flattened()[..rows] == y_by_definition.as_flattened()[..rows];
             differing += u64::from(!equal);
+            for y in &y.as_flattened()[..rows] {
+                digest.update(&[f32::from(*y)]);
+            }
             for sum in &sums[..rows] {
                 digest.update(&[(sum >> 16) as f32, (sum & 0xffff) as f32]);
             }

@@ -5,8 +5,8 @@
 //! [`QuantisedNet`](super::QuantisedNet). Deterministic; no panics, no allocation. Meant for the machine that exports: it works
 //! in double precision.
 
-use super::kernel::int8::{COLUMNS, ROWS, tiles};
-use super::quantised::{ACTIVATION_MAX, BIAS_MAX, KNOT_BITS, KNOTS, QuantisedNet, SLICE, WEIGHT_MAX};
+use super::kernel::int8::{ACTIVATION_MAX, COLUMNS, ROWS, tiles};
+use super::quantised::{BIAS_MAX, KNOT_BITS, KNOTS, QuantisedNet, SLICE, WEIGHT_MAX};
 use super::{Activation, Trunk, VelocityShape, take};
 use crate::math;
 use zerocopy::IntoBytes;

@@ -4,19 +4,19 @@
 //! arithmetic and the layout of its words. Inputs are rounded to integers of a common scale; state part, time part, latent part
 //! and bias share one 32-bit sum a row; a multiplier of the row brings the sum to the layer's scale; only the outputs become
 //! floats again. So an evaluation takes no floating point but for its inputs and outputs, and its bits are equal everywhere by
-//! exactness, not by order. No sum can overflow: 1792 inputs of 8191 times 127 and a bias of 2^28 stay below 2^31, and
+//! exactness, not by order. No sum can overflow: 1792 inputs of 8192 times 127 and a bias of 2^28 stay below 2^31, and
 //! [`QuantisedNet::new`] has checked every byte. A view, no panics, no allocation.
 //!
 //! Scratch is lent as words, in slices of `f32` as for the other formats; here they hold `i32` sums and `i16` activations.
 
-use super::kernel::int8::{COLUMNS, Group, Tile, dense, pack, tiles, unpack};
+use super::kernel::int8::{
+    ACTIVATION_MAX, COLUMNS, Group, Tile, dense, dense_relu, pack, place, requantise, tiles, unpack,
+};
 use super::velocity::time_feature;
 use super::{Activation, ShapeError, Trunk, VelocityShape};
 use crate::math;
 use zerocopy::{FromBytes, IntoBytes, transmute_ref};
 
-/// Largest magnitude of an activation.
-pub(super) const ACTIVATION_MAX: i32 = 8191;
 /// Largest magnitude of a weight; -128 is refused, so that the weights are symmetric.
 pub(super) const WEIGHT_MAX: i8 = 127;
 /// Largest magnitude of a bias.
@@ -204,22 +204,24 @@ impl<'a> QuantisedNet<'a> {
 
     /// `out = W_s s + b` for a normalised observation `s`: `H` sums.
     pub fn state_part(&self, s: &[f32], out: &mut [f32]) {
-        self.input_part(
-            self.state,
-            self.shape.obs,
-            |j| s.get(j).copied().unwrap_or(0.0),
-            Some(self.first.bias),
-            sums(out),
-        );
+        self.input_part(self.state, s.get(..self.shape.obs).unwrap_or(&[]), Some(self.first.bias), sums(out));
     }
 
     /// `out = W_t te(t)` for the flow time `t`: `H` sums.
     pub fn time_part(&self, t: f32, out: &mut [f32]) {
-        let out = sums(out);
-        // Without time features nothing is added to it.
+        let (out, n) = (sums(out), 2 * self.shape.frequencies);
         out.fill(0);
-        let feature = |j| time_feature(self.frequencies, t, j);
-        self.input_part(self.time, 2 * self.shape.frequencies, feature, None, out);
+        let mut rest = self.time;
+        for first in (0..n).step_by(SLICE) {
+            let mut features = [0.0; SLICE];
+            let features = features.get_mut(..(n - first).min(SLICE)).unwrap_or(&mut []);
+            for (feature, j) in features.iter_mut().zip(first..) {
+                *feature = time_feature(self.frequencies, t, j);
+            }
+            let (slice, tail) = rest.split_at_checked(tiles(self.shape.hidden, features.len())).unwrap_or((rest, &[]));
+            self.input_part(slice, features, None, out);
+            rest = tail;
+        }
     }
 
     /// `base = state part + time part`.
@@ -233,54 +235,81 @@ impl<'a> QuantisedNet<'a> {
     /// `v = v(x, t, s)` from `base = state part + time part` and the latent `x`.
     ///
     /// `a` and `b` are scratch of `H` words.
-    #[inline]
     pub fn velocity(&self, base: &[f32], x: &[f32], a: &mut [f32], b: &mut [f32], v: &mut [f32]) {
-        let h = self.shape.hidden;
-        let (base, a): (&[i32], &mut [i32]) = (transmute_ref!(base), sums(a));
-        let Ok((hidden, _)) = <[Group]>::mut_from_prefix_with_elems(b.as_mut_bytes(), h.div_ceil(COLUMNS)) else {
-            return;
-        };
-        self.input_part(self.latent, self.shape.act, |j| x.get(j).copied().unwrap_or(0.0), Some(base), a);
-        self.first.activate(a, false, hidden);
-        let residual = self.shape.trunk == Trunk::Residual;
-        for (matrix, layer) in self.further() {
-            dense(matrix, hidden, h, Some(layer.bias), a);
-            layer.activate(a, residual, hidden);
-        }
+        let base: &[i32] = transmute_ref!(base);
+        let x = x.get(..self.shape.act).unwrap_or(&[]);
         let v = sums(v);
-        dense(self.out, hidden, h, Some(self.out_bias), v);
+        match (self.first.table, self.shape.trunk) {
+            (None, Trunk::Plain) => self.rectified(base, x, a, b, v),
+            _ => self.general(base, x, a, b, v),
+        }
         for (sum, gain) in v.iter_mut().zip(self.out_gains) {
             // The word becomes the float that the caller reads.
             *sum = (*sum as f32 * gain).to_bits() as i32;
         }
     }
 
-    /// `sums = start + W x` for an input matrix with `n` inputs, which are quantised slice by slice.
-    #[inline]
-    fn input_part(
-        &self,
-        matrix: &[Tile],
-        n: usize,
-        input: impl Fn(usize) -> f32,
-        start: Option<&[i32]>,
-        sums: &mut [i32],
-    ) {
+    /// The sums of the outputs for ReLU and a plain trunk: layers go from `a` to `b` and back, and their sums nowhere.
+    fn rectified(&self, base: &[i32], x: &[f32], a: &mut [f32], b: &mut [f32], v: &mut [i32]) {
+        let h = self.shape.hidden;
+        let (before, last) = x.split_at(x.len().saturating_sub(1) / SLICE * SLICE);
+        let (before_matrix, last_matrix) =
+            self.latent.split_at_checked(tiles(h, before.len())).unwrap_or((self.latent, &[]));
+        self.input_part(before_matrix, before, Some(base), sums(a));
+        let start = if before.is_empty() { base } else { sums(a) };
+        let multipliers = self.first.multipliers;
+        dense_relu(last_matrix, &slice(last, self.gain), last.len(), start, multipliers, groups(b, h));
+        let (mut from, mut to) = (b, a);
+        for (matrix, layer) in self.further() {
+            dense_relu(matrix, groups(from, h), h, layer.bias, layer.multipliers, groups(to, h));
+            core::mem::swap(&mut from, &mut to);
+        }
+        dense(self.out, groups(from, h), h, Some(self.out_bias), v);
+    }
+
+    /// The sums of the outputs for every network: sums in `a`, activations in `b`.
+    fn general(&self, base: &[i32], x: &[f32], a: &mut [f32], b: &mut [f32], v: &mut [i32]) {
+        let h = self.shape.hidden;
+        let (a, hidden) = (sums(a), groups(b, h));
+        self.input_part(self.latent, x, Some(base), a);
+        self.first.activate(a, false, hidden);
+        let residual = self.shape.trunk == Trunk::Residual;
+        for (matrix, layer) in self.further() {
+            dense(matrix, hidden, h, Some(layer.bias), a);
+            layer.activate(a, residual, hidden);
+        }
+        dense(self.out, hidden, h, Some(self.out_bias), v);
+    }
+
+    /// `sums = start + W x` for an input matrix with as many columns as `x` has numbers, quantised slice by slice.
+    fn input_part(&self, matrix: &[Tile], x: &[f32], start: Option<&[i32]>, sums: &mut [i32]) {
         let (mut rest, mut start) = (matrix, start);
-        for first in (0..n).step_by(SLICE) {
-            let columns = (n - first).min(SLICE);
-            let mut groups = [[0; 4]; SLICE / COLUMNS];
-            for (group, first) in groups.iter_mut().zip((first..first + columns).step_by(COLUMNS)) {
-                let mut values = [0; COLUMNS];
-                for (value, j) in values.iter_mut().zip(first..n) {
-                    *value = quantise(input(j), self.gain);
-                }
-                *group = pack(values);
-            }
-            let (slice, tail) = rest.split_at_checked(tiles(self.shape.hidden, columns)).unwrap_or((rest, &[]));
-            dense(slice, &groups, columns, start.take(), sums);
+        for x in x.chunks(SLICE) {
+            let (head, tail) = rest.split_at_checked(tiles(self.shape.hidden, x.len())).unwrap_or((rest, &[]));
+            dense(head, &slice(x, self.gain), x.len(), start.take(), sums);
             rest = tail;
         }
     }
+}
+
+/// Up to [`SLICE`] inputs in groups.
+#[inline]
+fn slice(x: &[f32], gain: f32) -> [Group; SLICE / COLUMNS] {
+    let mut groups = [[0; 4]; SLICE / COLUMNS];
+    let numbers: &mut [i16; SLICE] = zerocopy::transmute_mut!(&mut groups);
+    for (j, x) in x.iter().enumerate() {
+        if let Some(number) = numbers.get_mut(place(j)) {
+            *number = quantise(*x, gain);
+        }
+    }
+    groups
+}
+
+/// Words of scratch as the groups of `h` activations.
+#[inline]
+fn groups(words: &mut [f32], h: usize) -> &mut [Group] {
+    <[Group]>::mut_from_prefix_with_elems(words.as_mut_bytes(), h.div_ceil(COLUMNS))
+        .map_or(&mut [], |(groups, _)| groups)
 }
 
 impl Layer<'_> {
@@ -290,7 +319,7 @@ impl Layer<'_> {
             return Err(ShapeError::Value("int8 multipliers"));
         }
         let Some([knots @ .., padding]) = self.table else { return Ok(()) };
-        let lawful = knots.iter().all(|y| i32::from(*y).abs() <= ACTIVATION_MAX) && *padding == 0;
+        let lawful = knots.iter().all(|y| hold((*y).into()) == (*y).into()) && *padding == 0;
         if lawful { Ok(()) } else { Err(ShapeError::Value("int8 activation tables")) }
     }
 
@@ -299,9 +328,9 @@ impl Layer<'_> {
     fn activate(&self, sums: &[i32], residual: bool, hidden: &mut [Group]) {
         match (self.table, residual) {
             (None, false) => self.each(sums, hidden, |q, _| q.clamp(0, ACTIVATION_MAX)),
-            (None, true) => self.each(sums, hidden, |q, old| add(q.clamp(0, ACTIVATION_MAX), old)),
+            (None, true) => self.each(sums, hidden, |q, old| hold(q.clamp(0, ACTIVATION_MAX) + i32::from(old))),
             (Some(table), false) => self.each(sums, hidden, |q, _| look_up(table, q)),
-            (Some(table), true) => self.each(sums, hidden, |q, old| add(look_up(table, q), old)),
+            (Some(table), true) => self.each(sums, hidden, |q, old| hold(look_up(table, q) + i32::from(old))),
         }
     }
 
@@ -329,22 +358,16 @@ impl Layer<'_> {
     }
 }
 
-/// A residual sum, held in the range of activations.
+/// A number held in the range of activations.
 #[inline(always)]
-fn add(new: i32, old: i16) -> i32 {
-    (new + i32::from(old)).clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
-}
-
-/// `sum * multiplier / 2^32` to the nearest integer, halves upwards.
-#[inline(always)]
-pub(super) fn requantise(sum: i32, multiplier: i32) -> i32 {
-    ((i64::from(sum) * i64::from(multiplier) + (1 << 31)) >> 32) as i32
+fn hold(q: i32) -> i32 {
+    q.clamp(-ACTIVATION_MAX - 1, ACTIVATION_MAX)
 }
 
 /// The activation between two knots of its table, by a straight line; `q` is held in the range of activations.
 #[inline(always)]
 fn look_up(table: &[i16; TABLE], q: i32) -> i32 {
-    let place = (q.clamp(-ACTIVATION_MAX, ACTIVATION_MAX) + ACTIVATION_MAX + 1) as u32;
+    let place = (hold(q) + ACTIVATION_MAX + 1) as u32;
     // Below 256, so that both places lie in the table.
     let knot = (place >> KNOT_BITS) as usize % KNOTS;
     let (low, high) = (i32::from(table[knot]), i32::from(table[knot + 1]));
@@ -352,13 +375,22 @@ fn look_up(table: &[i16; TABLE], q: i32) -> i32 {
     low + (((high - low) * share + (1 << (KNOT_BITS - 1))) >> KNOT_BITS)
 }
 
-/// An input as an integer: `x gain`, held in the range of activations, to the nearest, halves to even. NaN gives zero.
+/// An input as an integer: `x gain` to the nearest, halves to even, held in the range of activations. NaN gives zero.
+///
+/// In integers where it can be, since a comparison of floats costs a call on a core without an FPU.
 #[inline]
 pub(super) fn quantise(x: f32, gain: f32) -> i16 {
     // Between 2^23 and 2^24 a float's last bit is a one: the addition rounds, and the mantissa is the integer.
     const SHIFT: f32 = 1.5 * (1 << 23) as f32;
-    let scaled = math::clip(x * gain, ACTIVATION_MAX as f32);
-    (scaled + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i16
+    const LARGE: u32 = (ACTIVATION_MAX as f32).to_bits();
+    const INFINITE: u32 = f32::INFINITY.to_bits();
+    let scaled = x * gain;
+    match scaled.to_bits() & 0x7fff_ffff {
+        ..LARGE => (scaled + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i16,
+        LARGE..=INFINITE if scaled.to_bits() >> 31 == 0 => ACTIVATION_MAX as i16,
+        LARGE..=INFINITE => -ACTIVATION_MAX as i16,
+        _ => 0,
+    }
 }
 
 /// Words of scratch as sums.

@@ -20,6 +20,15 @@ pub(crate) type Tile = [u32; 8];
 /// Eight activations.
 pub(crate) type Group = [u32; 4];
 
+/// Activations are integers of 14 bits, from `-ACTIVATION_MAX - 1` to this.
+pub(crate) const ACTIVATION_MAX: i32 = 8191;
+
+/// `sum * multiplier / 2^32` to the nearest integer, halves upwards.
+#[inline(always)]
+pub(crate) fn requantise(sum: i32, multiplier: i32) -> i32 {
+    ((i64::from(sum) * i64::from(multiplier) + (1 << 31)) >> 32) as i32
+}
+
 /// Tiles of a matrix.
 pub(crate) const fn tiles(rows: usize, columns: usize) -> usize {
     rows.div_ceil(ROWS).saturating_mul(columns.div_ceil(COLUMNS))
@@ -44,14 +53,32 @@ pub(crate) fn dense(w: &[Tile], x: &[Group], columns: usize, start: Option<&[i32
     }
 }
 
-pub(crate) use machine::{pack, unpack};
+/// `y = relu(start + W x)` for a `W` of `start.len()` rows and `columns` columns, each sum brought to the units of `y` by its row's
+/// multiplier. Rows that are missing in a slice are left as they were; those that fill the last four are zero.
+#[inline]
+pub(crate) fn dense_relu(w: &[Tile], x: &[Group], columns: usize, start: &[i32], multipliers: &[i32], y: &mut [Group]) {
+    let groups = columns.div_ceil(COLUMNS);
+    let Some(x) = x.get(..groups) else { return };
+    let ((start, last_start), (multipliers, last_multipliers)) = (start.as_chunks(), multipliers.as_chunks());
+    let (y, _) = y.as_flattened_mut().as_chunks_mut();
+    let (most, last) = w.split_at_checked(groups.saturating_mul(start.len())).unwrap_or((w, &[]));
+    machine::dense_relu(most, x, columns, start, multipliers, y);
+    if let (Some(y), false) = (y.get_mut(start.len()..), last_start.is_empty()) {
+        let mut padded = [[0; ROWS]; 2];
+        padded[0].iter_mut().zip(last_start).for_each(|(to, from)| *to = *from);
+        padded[1].iter_mut().zip(last_multipliers).for_each(|(to, from)| *to = *from);
+        machine::dense_relu(last, x, columns, &padded[..1], &padded[1..], y);
+    }
+}
+
+pub(crate) use machine::{pack, place, unpack};
 
 #[cfg(not(any(flowlet_dsp, flowlet_mve)))]
 use portable as machine;
 
 /// The definition, and what runs where nothing is better.
 pub(crate) mod portable {
-    use super::{COLUMNS, Group, ROWS, Tile};
+    use super::{ACTIVATION_MAX, COLUMNS, Group, ROWS, Tile, requantise};
     use zerocopy::{transmute, transmute_ref};
 
     /// See [`super::dense`]; `x` has the groups of the columns, `start` and `sums` are the rows by fours.
@@ -63,20 +90,48 @@ pub(crate) mod portable {
         start: Option<&[[i32; ROWS]]>,
         sums: &mut [[i32; ROWS]],
     ) {
-        // A last group of at most four columns is done by halves.
-        let (full, half) = x.split_at_checked((columns + COLUMNS / 2 - 1) / COLUMNS).unwrap_or((x, &[]));
-        let tiles = w.chunks_exact(x.len().max(1));
-        for (i, (tiles, sums)) in tiles.zip(sums).enumerate() {
-            let mut rows = match start.map(|start| start.get(i)) {
+        for (i, (tiles, sums)) in w.chunks_exact(x.len().max(1)).zip(sums).enumerate() {
+            let from = match start.map(|start| start.get(i)) {
                 Some(Some(start)) => *start,
                 Some(None) => return,
                 None => *sums,
             };
-            let (whole, rest) = tiles.split_at_checked(full.len()).unwrap_or((tiles, &[]));
-            whole.iter().zip(full).for_each(|(tile, group)| multiply::<COLUMNS>(tile, group, &mut rows));
-            rest.iter().zip(half).for_each(|(tile, group)| multiply::<{ COLUMNS / 2 }>(tile, group, &mut rows));
-            *sums = rows;
+            *sums = rows(tiles, x, columns, from);
         }
+    }
+
+    /// See [`super::dense_relu`]; `start`, `multipliers` and `y` are the rows by fours.
+    #[inline]
+    pub(crate) fn dense_relu(
+        w: &[Tile],
+        x: &[Group],
+        columns: usize,
+        start: &[[i32; ROWS]],
+        multipliers: &[[i32; ROWS]],
+        y: &mut [[u32; 2]],
+    ) {
+        for (((tiles, start), multipliers), y) in w.chunks_exact(x.len().max(1)).zip(start).zip(multipliers).zip(y) {
+            let mut values = [0i16; ROWS];
+            for ((value, sum), multiplier) in values.iter_mut().zip(rows(tiles, x, columns, *start)).zip(multipliers) {
+                *value = requantise(sum, *multiplier).clamp(0, ACTIVATION_MAX) as i16;
+            }
+            *y = transmute!(values);
+        }
+    }
+
+    /// Four rows.
+    #[inline(always)]
+    fn rows(tiles: &[Tile], x: &[Group], columns: usize, start: [i32; ROWS]) -> [i32; ROWS] {
+        let mut sums = start;
+        // A last group of at most four columns is done by halves.
+        let full = columns.saturating_add(COLUMNS / 2 - 1) / COLUMNS;
+        for (tile, group) in tiles.iter().zip(x).take(full) {
+            multiply::<COLUMNS>(tile, group, &mut sums);
+        }
+        for (tile, group) in tiles.iter().zip(x).skip(full) {
+            multiply::<{ COLUMNS / 2 }>(tile, group, &mut sums);
+        }
+        sums
     }
 
     /// Adds the first `N` columns of a tile.
@@ -88,6 +143,12 @@ pub(crate) mod portable {
                 *sum = sum.wrapping_add(i32::from(*weight) * i32::from(*input));
             }
         }
+    }
+
+    /// Where activation `j` stands among the numbers of the groups.
+    #[inline(always)]
+    pub(crate) const fn place(j: usize) -> usize {
+        j
     }
 
     /// A group of eight activations.
@@ -148,6 +209,12 @@ mod tests {
                 dense(&w, &x, columns, Some(&start), &mut anew);
                 dense(&w, &x, columns, None, &mut sums);
                 assert_eq!(anew, sums);
+                let multipliers: Vec<i32> = (0..rows).map(|_| (rng.next_u32() >> 6) as i32).collect();
+                let mut y = std::vec![[0; 4]; rows.div_ceil(8)];
+                dense_relu(&w, &x, columns, &start, &multipliers, &mut y);
+                let y: Vec<i32> = y.into_iter().flat_map(unpack).map(i32::from).take(rows).collect();
+                let scaled = sums.iter().zip(&multipliers).map(|(sum, m)| requantise(*sum, *m).clamp(0, 8191));
+                assert_eq!(y, scaled.collect::<Vec<_>>());
                 assert_eq!(sums.iter().map(|sum| i64::from(*sum)).collect::<Vec<_>>(), exact, "{rows} x {columns}");
             }
         }
@@ -162,5 +229,9 @@ mod tests {
         dense(&[[7; 8]; 2], &[], 3, None, &mut sums);
         dense(&[[7; 8]; 9], &[[1; 4]], 3, Some(&[1; 5]), &mut sums);
         dense(&[[7; 8]; 2], &[[1; 4]], 8, Some(&[]), &mut []);
+        let mut y = [[0; 4]; 2];
+        dense_relu(&[[7; 8]; 2], &[[1; 4]], 8, &[1; 13], &[1; 2], &mut y);
+        dense_relu(&[[7; 8]; 9], &[[1; 4]; 3], 19, &[1; 30], &[1; 30], &mut y);
+        dense_relu(&[], &[], usize::MAX, &[1; 3], &[], &mut []);
     }
 }

@@ -258,7 +258,9 @@ impl<'a> QuantisedNet<'a> {
         self.input_part(before_matrix, before, Some(base), sums(a));
         let start = if before.is_empty() { base } else { sums(a) };
         let multipliers = self.first.multipliers;
-        dense_relu(last_matrix, &slice(last, self.gain), last.len(), start, multipliers, groups(b, h));
+        let mut memory = Slice::default();
+        let last_groups = slice(last, self.gain, &mut memory);
+        dense_relu(last_matrix, last_groups, last.len(), start, multipliers, groups(b, h));
         let (mut from, mut to) = (b, a);
         for (matrix, layer) in self.further() {
             dense_relu(matrix, groups(from, h), h, layer.bias, layer.multipliers, groups(to, h));
@@ -286,17 +288,20 @@ impl<'a> QuantisedNet<'a> {
         let (mut rest, mut start) = (matrix, start);
         for x in x.chunks(SLICE) {
             let (head, tail) = rest.split_at_checked(tiles(self.shape.hidden, x.len())).unwrap_or((rest, &[]));
-            dense(head, &slice(x, self.gain), x.len(), start.take(), sums);
+            let mut memory = Slice::default();
+            dense(head, slice(x, self.gain, &mut memory), x.len(), start.take(), sums);
             rest = tail;
         }
     }
 }
 
-/// Up to [`SLICE`] inputs in groups.
-#[inline]
-fn slice(x: &[f32], gain: f32) -> [Group; SLICE / COLUMNS] {
-    let mut groups = [[0; 4]; SLICE / COLUMNS];
-    let numbers: &mut [i16; SLICE] = zerocopy::transmute_mut!(&mut groups);
+/// The groups of up to [`SLICE`] inputs.
+type Slice = [Group; SLICE / COLUMNS];
+
+/// Quantises up to [`SLICE`] inputs.
+#[inline(always)]
+fn slice<'s>(x: &[f32], gain: f32, groups: &'s mut Slice) -> &'s [Group] {
+    let numbers: &mut [i16; SLICE] = zerocopy::transmute_mut!(groups);
     for (j, x) in x.iter().enumerate() {
         if let Some(number) = numbers.get_mut(place(j)) {
             *number = quantise(*x, gain);

@@ -131,8 +131,8 @@ mod page {
         let gain = f32::from_bits(words.take(1)[0]);
         let q = |x: f32| (f64::from((x * gain).clamp(-8191.0, 8191.0)).round_ties_even()) as i64;
         let integers = |x: &[f32]| -> Vec<i64> { x.iter().map(|x| q(*x)).collect() };
-        let features: Vec<f32> = (OMEGA[..shape.frequencies].iter().map(|f| libm::sinf(f * t)))
-            .chain(OMEGA[..shape.frequencies].iter().map(|f| libm::cosf(f * t)))
+        let features: Vec<f32> = (OMEGA[..shape.frequencies].iter().map(|f| math::sin_cos(f * t).0))
+            .chain(OMEGA[..shape.frequencies].iter().map(|f| math::sin_cos(f * t).1))
             .collect();
         let (state, latent, time) =
             (words.inputs(h, shape.obs), words.inputs(h, shape.act), words.inputs(h, 2 * shape.frequencies));

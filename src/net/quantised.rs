@@ -12,7 +12,7 @@
 use super::kernel::int8::{
     ACTIVATION_MAX, COLUMNS, Group, Tile, dense, dense_relu, pack, place, requantise, tiles, unpack,
 };
-use super::velocity::time_feature;
+use super::velocity::TimeFeatures;
 use super::{Activation, ShapeError, Trunk, VelocityShape};
 use crate::math;
 use zerocopy::{FromBytes, IntoBytes, transmute_ref};
@@ -216,7 +216,7 @@ impl<'a> QuantisedNet<'a> {
             let mut features = [0.0; SLICE];
             let features = features.get_mut(..(n - first).min(SLICE)).unwrap_or(&mut []);
             for (feature, j) in features.iter_mut().zip(first..) {
-                *feature = time_feature(self.frequencies, t, j);
+                *feature = TimeFeatures::Own.component(self.frequencies, t, j);
             }
             let (slice, tail) = rest.split_at_checked(tiles(self.shape.hidden, features.len())).unwrap_or((rest, &[]));
             self.input_part(slice, features, None, out);

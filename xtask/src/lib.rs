@@ -7,11 +7,13 @@
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
 //! * [`python`]: Python environments with the packages that results are checked against.
 //! * [`elf`]: flash and static RAM from an ELF's sections.
+//! * [`images`]: builds the images of real boards and says what they take.
 //! * [`qemu`]: runs an ELF and decodes its `defmt` log.
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
+//! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
 //! * [`results`], [`ablation`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
@@ -28,6 +30,8 @@ pub mod digests;
 pub mod document;
 pub mod elf;
 pub mod estimates;
+pub mod firmware_report;
+pub mod images;
 pub mod policy;
 pub mod profile_fit;
 pub mod python;
@@ -43,6 +47,10 @@ pub mod tools;
 #[path = "../../host-train/src/profile/cost.rs"]
 pub mod cost;
 
+/// The firmware's file: what happens on a board happens here.
+#[path = "../../firmware/src/scenario.rs"]
+pub mod scenario;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -55,6 +63,8 @@ pub enum Command {
     Digests(digests::Options),
     /// Measure the instructions and the RAM of one estimate of a posterior mean, for several sizes
     Estimates(estimates::Options),
+    /// Measure kernels and whole decisions on every target and write docs/firmware.md
+    FirmwareReport(firmware_report::Options),
     /// Measure random policies on the Cortex-M4F and fit the constants of `host-train profile`
     ProfileFit(profile_fit::Options),
     /// Train all algorithms on all tasks over seeds and write docs/results.md with its pictures
@@ -63,6 +73,8 @@ pub enum Command {
     Ablation(ablation::Options),
     /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
     BenchPeers(bench_peers::Options),
+    /// Build the images of real boards and print the flash and the RAM they take
+    Boards(images::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
@@ -88,10 +100,12 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Test(options) => test::run(&root, &options),
         Command::Digests(options) => digests::run(&root, &options),
         Command::Estimates(options) => estimates::run(&root, &options),
+        Command::FirmwareReport(options) => firmware_report::run(&root, &options),
         Command::ProfileFit(options) => profile_fit::run(&root, &options),
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
+        Command::Boards(options) => images::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

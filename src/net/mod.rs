@@ -15,7 +15,7 @@ mod velocity;
 
 pub use activation::{Activation, Trunk};
 pub use critic::{Critic, CriticScratch, CriticShape};
-pub use kernel::gemv_add;
+pub use kernel::{LANES, dense, gemv_add};
 pub use number::{NumberFormat, Velocity};
 pub use quantise::{Calibration, QuantiseError, quantise};
 pub use quantised::QuantisedNet;

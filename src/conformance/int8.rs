@@ -28,6 +28,9 @@ pub(super) fn kernel(seed: u64) -> u64 {
                 let values = core::array::from_fn(|_| rng.next_u32() as i16 >> 2);
                 (*x, *by_definition) = (int8::pack(values), portable::pack(values));
                 equal &= int8::unpack(*x) == portable::unpack(*by_definition);
+                let (x, by_definition): (&[i16; COLUMNS], &[i16; COLUMNS]) =
+                    (zerocopy::transmute_ref!(x), zerocopy::transmute_ref!(by_definition));
+                equal &= (0..COLUMNS).all(|j| x[int8::place(j)] == by_definition[portable::place(j)]);
             }
             let mut w = w;
             let w = &mut w[..int8::tiles(rows, columns)];

@@ -22,6 +22,7 @@
 pub mod ablation;
 pub mod bench_peers;
 pub mod boards;
+pub mod c_interface;
 pub mod campaign;
 pub mod cargo;
 pub mod digests;
@@ -69,6 +70,8 @@ pub enum Command {
     BenchPeers(bench_peers::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
+    /// Write capi/include/flowlet.h from the source of the C interface
+    Header,
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
@@ -97,11 +100,13 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
+        Command::Header => c_interface::write_header(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;
             tools::ensure_targets(&root, &boards)?;
             tools::ensure_qemu(&boards)?;
+            tools::ensure_arm_gcc()?;
             println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }

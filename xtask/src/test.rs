@@ -9,7 +9,7 @@
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::steps::{Steps, output_of};
-use crate::{digests, estimates, policy, profile_fit, python, qemu, refusals, snapshot, tools};
+use crate::{c_interface, digests, estimates, policy, profile_fit, python, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use std::fs;
@@ -60,6 +60,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         tools::ensure_targets(root, &boards)?;
         if !options.host {
             tools::ensure_qemu(&boards)?;
+            tools::ensure_arm_gcc()?;
         }
         Ok(String::new())
     });
@@ -78,6 +79,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     snapshots(&mut steps, root, &boards, options.bless);
     refusals::check(&mut steps, root, &boards);
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
+        steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
@@ -133,6 +135,7 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
             counted(peers.env(INTERPRETER, python::test_venv(root)?))
         });
     }
+    steps.step("header of the C interface", || c_interface::check_header(root));
     steps.step("documentation", || {
         let mut doc = cargo::cargo(root);
         doc.args(["doc", "--workspace", "--no-deps"]).args(PROFILE).env("RUSTDOCFLAGS", "-D warnings");

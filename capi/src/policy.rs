@@ -82,8 +82,8 @@ unsafe fn parts<'p>(policy: *mut flowlet_policy) -> Result<Parts<'p>, flowlet_er
     }
     // SAFETY: opened; the floats lie behind the structure, in the memory whose length was checked then.
     let (header, memory) = unsafe {
-        let memory = policy.add(1).cast::<f32>();
-        (&mut *policy, core::slice::from_raw_parts_mut(memory, (*policy).floats))
+        let floats = (*policy).floats;
+        (&mut *policy, core::slice::from_raw_parts_mut(policy.add(1).cast::<f32>(), floats))
     };
     let shape = header.policy.artefact().velocity().shape();
     let (observation, memory) = memory.split_at_mut_checked(shape.obs).ok_or(FLOWLET_MEMORY)?;

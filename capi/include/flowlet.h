@@ -1,6 +1,6 @@
 /* The C interface of flowlet: flow-matching policies on microcontrollers.
  *
- * Made from capi/src by `cargo xtask header`; link libflowlet_c.a. Nothing is allocated, nothing waits, and every
+ * Made from capi/src by `cargo xtask c-interface`; link libflowlet_c.a. Nothing is allocated, nothing waits, and every
  * function that can fail returns a flowlet_error and, when it is not FLOWLET_OK, writes nothing. A policy and a gate are
  * not to be used by two threads or by an interrupt at once.
  */

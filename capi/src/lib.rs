@@ -1,6 +1,6 @@
 //! The C interface of flowlet: load an artefact, ask it for actions, hold them to limits.
 //!
-//! `include/flowlet.h` is made from this crate by `cargo xtask header` and describes every function for who writes C;
+//! `include/flowlet.h` is made from this crate by `cargo xtask c-interface` and describes every function for who writes C;
 //! `example/` is a whole firmware in C. A policy or gate lives in memory that the caller lends, of a size that it can ask
 //! for; nothing is allocated, nothing waits, and no function panics: each returns an error code, and what it would have
 //! written is left alone. A C firmware gets the actions of a Rust firmware, bit for bit.

@@ -68,6 +68,15 @@ fn actions_and_digest_have_the_bits_of_the_library() {
             assert_eq!(action, reference.act(&observation, &mut noise).unwrap());
         }
     }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a thousand decisions take Miri half an hour")]
+fn the_digest_is_that_of_the_library() {
+    let mut lent = Lent::new();
+    let policy = lent.open();
+    let bytes = artefact(SMALL);
+    let mut reference = Small::new(bytes.bytes()).unwrap();
     let (view, mut scratch) = reference.parts();
     let expected = action_digest(view, 3, &mut scratch, &mut [0.0; 3], &mut [0.0; 2]).unwrap();
     let mut digest = 0;

@@ -4,7 +4,7 @@
 //! built by Debian's arm-none-eabi-gcc without a C library for the Cortex-M4F, and must print the digest that the host
 //! computes, twice: by the library's own exercise, and by decisions that the C code asked for one by one.
 
-use crate::boards::Board;
+use crate::boards::{self, Board};
 use crate::policy::{Bytes, c_actions};
 use crate::{cargo, digests, elf, qemu, tools};
 use anyhow::{Context, Result, bail};
@@ -66,7 +66,7 @@ fn header(root: &Path) -> Result<String> {
 
 const HEADER: &str = "/* The C interface of flowlet: flow-matching policies on microcontrollers.
  *
- * Made from capi/src by `cargo xtask header`; link libflowlet_c.a. Nothing is allocated, nothing waits, and every
+ * Made from capi/src by `cargo xtask c-interface`; link libflowlet_c.a. Nothing is allocated, nothing waits, and every
  * function that can fail returns a flowlet_error and, when it is not FLOWLET_OK, writes nothing. A policy and a gate are
  * not to be used by two threads or by an interrupt at once.
  */";
@@ -78,29 +78,23 @@ const MACRO: &str = "
     (1024 + 4 * (((rows) + 4) * (hidden) + 2 * (observations) + 5 * (actions)))
 ";
 
-/// `cargo xtask header`: writes the header, whole or not at all.
-pub fn write_header(root: &Path) -> Result<u8> {
+/// `cargo xtask c-interface`: writes the header, whole or not at all, and checks the firmware in C.
+pub fn run(root: &Path) -> Result<u8> {
     let path = header_path(root);
     let beside = path.with_extension("h.new");
     fs::write(&beside, header(root)?).with_context(|| format!("cannot write {}", beside.display()))?;
     fs::rename(&beside, &path).with_context(|| format!("cannot write {}", path.display()))?;
     println!("{}", path.display());
+    let board = boards::find(root, "m4f")?;
+    tools::ensure_targets(root, std::slice::from_ref(&board))?;
+    tools::ensure_qemu(std::slice::from_ref(&board))?;
+    tools::ensure_arm_gcc()?;
+    println!("the firmware in C agrees with the host: {}", check_program(root, &board)?);
     Ok(0)
-}
-
-/// Fails unless the committed header is the one that the source gives.
-pub fn check_header(root: &Path) -> Result<String> {
-    let path = header_path(root);
-    let committed = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    if committed != header(root)? {
-        bail!("{} is not what capi/src says: `cargo xtask header` writes it", path.display());
-    }
-    Ok(String::new())
 }
 
 /// Builds the firmware in C, runs it on `board` and compares its digests with the host's.
 pub fn check_program(root: &Path, board: &Board) -> Result<String> {
-    tools::ensure_arm_gcc()?;
     let policy = digests::default_policy(root);
     let program = build(root, board, &policy)?;
     let (text, code) = qemu::execute_plain(board, &program, Duration::from_secs(120))?;
@@ -128,7 +122,7 @@ fn build(root: &Path, board: &Board, policy: &Path) -> Result<PathBuf> {
     let target = cargo::target_directory(root);
     let mut library = cargo::cargo(root);
     library.args(["build", "--profile", PROFILE, "--package", "flowlet-c", "--target", &board.triple]);
-    run(&mut library, "the static library does not build")?;
+    succeed(&mut library, "the static library does not build")?;
     let folder = target.join("qemu").join(&board.name).join("c");
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let program = folder.join("example");
@@ -139,14 +133,30 @@ fn build(root: &Path, board: &Board, policy: &Path) -> Result<PathBuf> {
     compiler.args(["main.c", "board.c", "policy.S"].map(|file| source.join(file)));
     compiler.arg("-L").arg(target.join(&board.triple).join(PROFILE));
     compiler.args(["-lflowlet_c", "-Wl,--gc-sections", "-o"]).arg(&program);
-    run(&mut compiler, "the firmware in C does not build")?;
+    succeed(&mut compiler, "the firmware in C does not build")?;
     Ok(program)
 }
 
-fn run(command: &mut Command, failure: &str) -> Result<()> {
+fn succeed(command: &mut Command, failure: &str) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
     if !output.status.success() {
         bail!("{failure}:\n{}", String::from_utf8_lossy(&output.stderr).trim_end());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_header_is_what_the_source_says() {
+        let root = crate::root();
+        let committed = fs::read_to_string(header_path(&root)).unwrap();
+        let current = header(&root).unwrap();
+        assert!(committed == current, "`cargo xtask c-interface` writes the header anew");
+        for function in ["flowlet_policy_open", "flowlet_policy_act", "flowlet_gate_apply", "flowlet_error_text"] {
+            assert!(current.contains(&format!(" {function}(")) || current.contains(&format!("*{function}(")));
+        }
+    }
 }

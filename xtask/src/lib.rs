@@ -78,8 +78,8 @@ pub enum Command {
     Boards(images::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
-    /// Write capi/include/flowlet.h from the source of the C interface
-    Header,
+    /// Write capi/include/flowlet.h, build the firmware in C and compare its digests with the host's
+    CInterface,
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
@@ -110,7 +110,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Boards(options) => images::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
-        Command::Header => c_interface::write_header(&root),
+        Command::CInterface => c_interface::run(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;

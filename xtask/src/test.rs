@@ -158,7 +158,6 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
             counted(peers.env(INTERPRETER, python::test_venv(root)?))
         });
     }
-    steps.step("header of the C interface", || c_interface::check_header(root));
     steps.step("documentation", || {
         let mut doc = cargo::cargo(root);
         doc.args(["doc", "--workspace", "--no-deps"]).args(PROFILE).env("RUSTDOCFLAGS", "-D warnings");

@@ -15,7 +15,7 @@
 /* Bytes that are enough for a policy of so many observations, actions, units a layer and rows of the time table (Euler:
  * its steps), for static memory; flowlet_policy_size tells them exactly. Memory is lent aligned to 8 bytes. */
 #define FLOWLET_POLICY_MEMORY(observations, actions, hidden, rows) \
-    (1024 + 4 * (((rows) + 4) * (hidden) + 2 * (observations) + 5 * (actions)))
+    (192 * sizeof(void *) + 4 * (((rows) + 4) * (hidden) + 2 * (observations) + 5 * (actions)))
 
 
 // What a function of flowlet returns: zero, or why it did nothing.

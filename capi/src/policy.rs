@@ -57,7 +57,10 @@ fn floats(policy: &Policy<'_>) -> usize {
 
 /// Bytes that a policy takes with so many floats.
 fn size(floats: usize) -> usize {
-    const { assert!(align_of::<flowlet_policy>() <= 8 && size_of::<flowlet_policy>() <= 1024, "the header says so") };
+    const {
+        assert!(align_of::<flowlet_policy>() <= 8);
+        assert!(size_of::<flowlet_policy>() <= 192 * size_of::<usize>(), "FLOWLET_POLICY_MEMORY in the header says so");
+    };
     size_of::<flowlet_policy>().saturating_add(floats.saturating_mul(size_of::<f32>()))
 }
 
@@ -142,11 +145,13 @@ unsafe fn open(
         return Err(FLOWLET_MEMORY);
     }
     let header = memory.cast::<flowlet_policy>();
-    let opened =
-        flowlet_policy { tag: TAG ^ header.addr(), floats, policy, noise: Xoshiro128PlusPlus::seed_from_u64(0) };
-    // SAFETY: aligned to 8 bytes and long enough, both checked; zeros are floats.
+    // SAFETY: aligned to 8 bytes and long enough, both checked; zeros are floats. Field by field, so that the stack does not
+    // hold the policy twice.
     unsafe {
-        header.write(opened);
+        (&raw mut (*header).policy).write(policy);
+        (&raw mut (*header).noise).write(Xoshiro128PlusPlus::seed_from_u64(0));
+        (&raw mut (*header).floats).write(floats);
+        (&raw mut (*header).tag).write(TAG ^ header.addr());
         header.add(1).cast::<f32>().write_bytes(0, floats);
     }
     // SAFETY: opened just now.

@@ -9,7 +9,7 @@ pub(crate) fn area<T>(pointer: *const T, count: usize) -> Result<(usize, usize),
     if pointer.is_null() {
         return Err(FLOWLET_NULL);
     }
-    if pointer.addr() % align_of::<T>() != 0 {
+    if !pointer.addr().is_multiple_of(align_of::<T>()) {
         return Err(FLOWLET_MISALIGNED);
     }
     let bytes = count.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= isize::MAX as usize);

@@ -81,6 +81,22 @@ pub fn pendulum_episode(bytes: &Bytes) -> Result<(f64, u64)> {
     Ok((total, digest.finish()))
 }
 
+/// The digest of the actions that the firmware in C asks for, one by one (`capi/example/main.c`).
+pub fn c_actions(bytes: &Bytes) -> Result<u64> {
+    let policy = load(bytes)?;
+    let mut memory = vec![0.0; PolicyScratch::len(policy.artefact().velocity().shape(), policy.plan())];
+    let mut scratch = prepared(&policy, &mut memory)?;
+    let mut noise = Xoshiro128PlusPlus::seed_from_u64(1);
+    let mut digest = Digest::new();
+    for step in 0..1000 {
+        let observation = [0, 1, 2].map(|channel| ((step * 37 + channel * 11) % 201 - 100) as f32 / 64.0);
+        let mut action = [0.0];
+        policy.act(&observation, &mut noise, &mut scratch, &mut action)?;
+        digest.update(&action);
+    }
+    Ok(digest.finish())
+}
+
 /// The lines that the firmware's `control` logs for its cases.
 pub fn control_cases(bytes: &Bytes) -> Result<Vec<String>> {
     let policy = load(bytes)?;

@@ -25,6 +25,7 @@
 pub mod ablation;
 pub mod bench_peers;
 pub mod boards;
+pub mod c_interface;
 pub mod campaign;
 pub mod cargo;
 pub mod digests;
@@ -81,6 +82,8 @@ pub enum Command {
     Hil(hil::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
+    /// Write capi/include/flowlet.h, build the firmware in C and compare its digests with the host's
+    CInterface,
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
@@ -112,11 +115,13 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Boards(options) => images::run(&root, &options),
         Command::Hil(options) => hil::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
+        Command::CInterface => c_interface::run(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;
             tools::ensure_targets(&root, &boards)?;
             tools::ensure_qemu(&boards)?;
+            tools::ensure_arm_gcc()?;
             println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }

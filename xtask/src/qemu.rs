@@ -190,6 +190,24 @@ impl Served {
     }
 }
 
+/// Runs an `elf` that writes plain text, one that is no firmware of `firmware/`; its text and exit code.
+pub fn execute_plain(board: &Board, elf: &Path, limit: Duration) -> Result<(String, i32)> {
+    let mut qemu = Qemu::start(board, elf, &Setup::default())?;
+    let bytes = qemu.output()?;
+    let deadline = Instant::now() + limit;
+    let mut text = Vec::new();
+    loop {
+        match bytes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(chunk) => text.extend(chunk),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("{} did not end within {} s on {}", elf.display(), limit.as_secs(), board.name)
+            }
+        }
+    }
+    Ok((String::from_utf8_lossy(&text).into_owned(), qemu.wait(deadline)?))
+}
+
 /// The QEMU process; stopped when it is dropped.
 struct Qemu(Child);
 

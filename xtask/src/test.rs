@@ -10,7 +10,7 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::images::{self, IMAGES};
 use crate::steps::{Steps, output_of};
-use crate::{digests, estimates, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools};
+use crate::{c_interface, digests, estimates, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use furuta_robot::simulated::Episode;
@@ -68,6 +68,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         tools::ensure_targets(root, &boards)?;
         if !options.host {
             tools::ensure_qemu(&boards)?;
+            tools::ensure_arm_gcc()?;
         }
         Ok(String::new())
     });
@@ -87,6 +88,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     snapshots(&mut steps, root, &boards, options.bless);
     refusals::check(&mut steps, root, &boards);
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
+        steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }

@@ -16,8 +16,8 @@
 #[cfg(test)]
 extern crate std;
 
-// Armv6-M, which has no atomic exchange, has no cycle counter either.
-#[cfg(all(target_arch = "arm", target_os = "none", target_has_atomic = "ptr"))]
+// Armv6-M, which has no atomic operations, has no cycle counter either.
+#[cfg(all(target_arch = "arm", target_os = "none", target_has_atomic = "32"))]
 pub mod cortex;
 pub mod lamp;
 pub mod policy;
@@ -59,7 +59,7 @@ pub trait Board {
 
 /// Makes panics, faults and unexpected interrupts of a Cortex-M call the named function, which takes the motor off, and
 /// wait for the watchdog.
-#[cfg(all(target_arch = "arm", target_os = "none"))]
+#[cfg(all(target_arch = "arm", target_os = "none", target_has_atomic = "32"))]
 #[macro_export]
 macro_rules! motor_off_after_faults {
     ($motor_off:path) => {

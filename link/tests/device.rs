@@ -92,16 +92,15 @@ fn pendulum() -> Aligned {
     Aligned::new(include_bytes!("../../firmware/policies/pendulum.flw"))
 }
 
-/// The same policy under another name, with another output bias and a self-test that fits it.
+/// The same policy under another name, with another action limit and a self-test that fits it.
 fn another() -> Aligned {
     let mut bytes = pendulum();
     let (artefact, start) = (Artefact::new(bytes.get()).unwrap(), bytes.get().as_ptr().addr());
     let place = |of: &[f32]| of.as_ptr().addr() - start;
-    let params = artefact.velocity().params();
-    let (bias, action) = (params.last().unwrap() + 0.5, place(artefact.self_test().2));
-    let at = place(params) + 4 * (params.len() - 1);
+    let high = artefact.range().high;
+    let (limit, at, action) = (high[0] + 0.5, place(high), place(artefact.self_test().2));
     bytes.edit(128, b"another\0");
-    bytes.edit(at, &bias.to_le_bytes());
+    bytes.edit(at, &limit.to_le_bytes());
     let artefact = Artefact::new(bytes.get()).unwrap();
     let policy = Policy::new(artefact).unwrap();
     let (shape, mut value) = (artefact.velocity().shape(), [0.0]);

@@ -1,7 +1,7 @@
 //! Hardware in the loop, tested: `host-train hil` at one end, the firmware `hil` in QEMU at the other, its serial port on a
 //! TCP socket between them.
 //!
-//! On every board of [`BOARDS`] an episode's return must be the host's bit for bit. On the Cortex-M4F there are beside it a
+//! On every board of `BOARDS` an episode's return must be the host's bit for bit. On the Cortex-M4F there are beside it a
 //! bad line whose counters must add up, uploads that are refused by name while the old policy goes on, one that takes
 //! over, patience that runs out, and garbage: for a bounded number of bytes, or for a minute with `--long`. A program that
 //! does not end in time is stopped and is a failure.

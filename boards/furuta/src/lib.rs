@@ -7,7 +7,7 @@
 //! * [`Sensors`]: raw counts to the policy's observation. [`policy`]: the artefact in flash.
 //! * [`start`]: what a person must do before anything moves. [`lamp`]: what the lamp says.
 //! * [`Robot`], [`Rig`], [`run`]: a tick, with pins, for ever.
-//! * `cortex`: what the Cortex-M boards share; [`motor_off_after_faults`] their panic and fault handlers.
+//! * `cortex`: what the Cortex-M boards share; `motor_off_after_faults` their panic and fault handlers.
 //!
 //! Guarantees: no allocation, no panics, integers only in what an interrupt calls.
 

@@ -1,6 +1,6 @@
 //! Hardware in the loop, the PC's side: a board decides for a plant that is simulated here.
 //!
-//! A [`Board`] is a line ([`line`], with [`faults`] on it in tests) and the protocol of `flowlet-link`: it asks, waits,
+//! A [`Board`] is a line ([`mod@line`], with [`faults`] on it in tests) and the protocol of `flowlet-link`: it asks, waits,
 //! asks again, and never takes an answer for another question's. [`BoardPlayer`] plays episodes with it exactly as
 //! [`crate::evaluate`] plays a policy: the same start states, the same seeds of the noise. The return is therefore
 //! the host evaluation's bit for bit, however bad the line. Times are round trips as the PC sees them, the line included.

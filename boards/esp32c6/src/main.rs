@@ -106,7 +106,7 @@ impl Board for Chip {
 /// Takes the PWM pin from its peripheral and holds it low.
 fn motor_off() {
     // SAFETY: after a fault nothing else uses the pin any more.
-    core::mem::forget(Output::new(unsafe { GPIO22::steal() }, Level::Low, OutputConfig::default()));
+    let _low = Output::new(unsafe { GPIO22::steal() }, Level::Low, OutputConfig::default());
 }
 
 /// Panics, and exceptions, which esp-hal turns into panics.

@@ -8,7 +8,7 @@
 //! [`VelocityShape`](crate::net::VelocityShape)); memory: `(nodes + 4) H + 3 act` floats.
 
 use super::Solver;
-use crate::{math, net::VelocityNet};
+use crate::{math, net::Velocity};
 
 /// How a latent is integrated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -91,17 +91,19 @@ impl Plan {
 }
 
 /// Memory that a sampler writes; each slice may be longer than asked for.
+///
+/// `table`, `state`, `base`, `a` and `b` are words of the network's number format and need not hold floats.
 #[derive(Debug)]
 pub struct SamplerScratch<'s> {
-    /// Time table, `nodes * H` floats, filled by [`Sampler::prepare`].
+    /// Time table, `nodes * H` words, filled by [`Sampler::prepare`].
     pub table: &'s mut [f32],
-    /// State part of the first layer, `H` floats, filled by [`Sampler::observe`].
+    /// State part of the first layer, `H` words, filled by [`Sampler::observe`].
     pub state: &'s mut [f32],
-    /// `H` floats.
+    /// `H` words.
     pub base: &'s mut [f32],
-    /// `H` floats.
+    /// `H` words.
     pub a: &'s mut [f32],
-    /// `H` floats.
+    /// `H` words.
     pub b: &'s mut [f32],
     /// `3 * act` floats.
     pub slopes: &'s mut [f32],
@@ -110,19 +112,19 @@ pub struct SamplerScratch<'s> {
 /// A velocity network with a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampler<'a> {
-    net: VelocityNet<'a>,
+    net: Velocity<'a>,
     plan: Plan,
 }
 
 impl<'a> Sampler<'a> {
     /// A sampler of `net` by `plan`.
-    pub fn new(net: VelocityNet<'a>, plan: Plan) -> Result<Self, PlanError> {
+    pub fn new(net: impl Into<Velocity<'a>>, plan: Plan) -> Result<Self, PlanError> {
         plan.check()?;
-        Ok(Self { net, plan })
+        Ok(Self { net: net.into(), plan })
     }
 
     /// The network.
-    pub fn net(&self) -> &VelocityNet<'a> {
+    pub fn net(&self) -> &Velocity<'a> {
         &self.net
     }
 
@@ -178,9 +180,7 @@ impl<'a> Sampler<'a> {
             point.copy_from_slice(x);
             for stage in self.plan.solver.stages() {
                 let row = table.get((i * per_step + stage.node) * h..).unwrap_or(&[]);
-                for ((base, state), time) in base.iter_mut().zip(state).zip(row) {
-                    *base = state + time;
-                }
+                self.net.join(state, row, base);
                 if stage.c != 0.0 {
                     for ((point, start), slope) in point.iter_mut().zip(x.iter()).zip(slope.iter()) {
                         *point = math::flush(start + stage.c * step * slope);
@@ -233,7 +233,7 @@ impl core::error::Error for SampleError {}
 mod tests {
     extern crate std;
     use super::*;
-    use crate::net::{Activation, Trunk, VelocityShape};
+    use crate::net::{Activation, Trunk, VelocityNet, VelocityShape};
     use std::{vec, vec::Vec};
 
     const SHAPE: VelocityShape = VelocityShape {

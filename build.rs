@@ -1,7 +1,7 @@
 //! Says which kernels of `src/net/kernel` the target runs: its instructions decide, and stable Rust does not tell them.
 //!
+//! * `flowlet_armv8m`: Armv8-M with its main extension.
 //! * `flowlet_dsp`: Armv7E-M, or Armv8-M with the DSP extension, so that `SMLAD` is there.
-//! * `flowlet_v8m`: Armv8-M, without Helium.
 //! * `flowlet_mve`: Armv8.1-M with Helium.
 //! * `flowlet_vfp`: Arm's M profile with a floating-point unit and without Helium; the ABI tells that there is one.
 //! * `flowlet_rvf`: RV32 with the F extension.
@@ -13,7 +13,7 @@ use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(flowlet_dsp, flowlet_mve, flowlet_rvf, flowlet_v8m, flowlet_vfp)");
+    println!("cargo::rustc-check-cfg=cfg(flowlet_armv8m, flowlet_dsp, flowlet_mve, flowlet_rvf, flowlet_vfp)");
     let target = env::var("TARGET").unwrap_or_default();
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     // Flags come as `-C`, `target-cpu=..` or in one piece; the last CPU counts.
@@ -31,12 +31,12 @@ fn main() {
         println!("cargo::rustc-cfg=flowlet_rvf");
     }
     let armv8m = target.starts_with("thumbv8m.main");
+    if armv8m {
+        println!("cargo::rustc-cfg=flowlet_armv8m");
+    }
     if armv8m && (["cortex-m55", "cortex-m85", "cortex-m52"].contains(&cpu) || has("mve") || has("mve.fp")) {
         println!("cargo::rustc-cfg=flowlet_mve");
         return;
-    }
-    if armv8m {
-        println!("cargo::rustc-cfg=flowlet_v8m");
     }
     if target.starts_with("thumb") && target.ends_with("eabihf") {
         println!("cargo::rustc-cfg=flowlet_vfp");

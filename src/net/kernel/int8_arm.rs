@@ -78,10 +78,6 @@ pub(crate) fn dense_relu(
     unsafe { flowlet_int8_dense_relu(w, x.start, full, x.end, start, multipliers, y.start, y.end) }
 }
 
-// The assembler does not hear of `-C target-cpu`, and the triple's plain CPU has no DSP extension.
-#[cfg(all(flowlet_dsp, flowlet_v8m))]
-core::arch::global_asm!(".cpu cortex-m33");
-
 #[cfg(flowlet_dsp)]
 core::arch::global_asm!(
     // SXTB16 widens bytes 0 and 2 of a word, or with a rotation 1 and 3, and SMLAD multiplies both with a pair of activations:

@@ -10,7 +10,7 @@
 
 pub(crate) mod portable;
 
-/// Inputs of a batched product.
+/// Inputs of a batched product: latents that are integrated at once, and actions that are valued at once.
 pub const LANES: usize = 4;
 
 /// `y += W x` for a column-major `W` of `y.len()` rows and `x.len()` columns.

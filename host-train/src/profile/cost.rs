@@ -84,7 +84,7 @@ impl Decision {
 
     /// Bytes of memory that flowlet's own size functions ask for: the scratch of a decision and of the selection.
     pub fn scratch_bytes(&self) -> usize {
-        let selection = self.judges().map_or(0, |(critic, count)| BestOfScratch::len(&critic, count));
+        let selection = self.judges().map_or(0, |(critic, count)| BestOfScratch::len(&self.shape, &critic, count));
         4 * (PolicyScratch::len(&self.shape, &self.plan) + selection)
     }
 

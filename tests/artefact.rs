@@ -529,8 +529,7 @@ fn best_by_definition(policy: &Policy<'_>, observation: &[f32], n: usize, seed: 
     for _ in 0..n {
         let mut action = vec![0.0; 2];
         policy.act(observation, &mut rng, &mut scratch, &mut action).unwrap();
-        let squashed: Vec<f32> =
-            scratch.latent.iter().map(|u| math::flush(view.range().squash.value(*u))).collect();
+        let squashed: Vec<f32> = scratch.latent.iter().map(|u| math::flush(view.range().squash.value(*u))).collect();
         let mut low = f32::INFINITY;
         for critic in view.critics() {
             let (h, layers) = (critic.shape().hidden, critic.shape().layers);
@@ -555,11 +554,8 @@ fn best_of_many_has_the_bits_of_single_draws() {
             for solver in Solver::ALL {
                 for hidden in [4, 5, 6, 9] {
                     let critics = 1 + solver as usize % 2;
-                    let schedule = if hidden == 9 {
-                        Schedule::Ve { sigma_min: 1e-3, sigma_max: 4.0 }
-                    } else {
-                        Schedule::Linear
-                    };
+                    let schedule =
+                        if hidden == 9 { Schedule::Ve { sigma_min: 1e-3, sigma_max: 4.0 } } else { Schedule::Linear };
                     let bytes = artefact(Recipe { activation, trunk, solver, hidden, critics, schedule, ..SMALL });
                     let view = Artefact::new(bytes.bytes()).unwrap();
                     let policy = Policy::new(view).unwrap();

@@ -249,12 +249,7 @@ struct Parts<'s> {
 
 impl<'s> Parts<'s> {
     #[inline(always)]
-    fn of(
-        sampler: &Sampler<'_>,
-        table: &'s [f32],
-        state: &'s [f32],
-        base: &'s mut [f32],
-    ) -> Result<Self, SampleError> {
+    fn of(sampler: &Sampler<'_>, table: &'s [f32], state: &'s [f32], base: &'s mut [f32]) -> Result<Self, SampleError> {
         let h = sampler.net.shape().hidden;
         match (table.get(..sampler.plan.nodes() * h), state.get(..h), base.get_mut(..h)) {
             (Some(table), Some(state), Some(base)) => Ok(Self { table, state, base }),

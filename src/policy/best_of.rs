@@ -37,12 +37,7 @@ impl<'s> BestOfScratch<'s> {
     }
 
     /// The scratch as parts of one slice of at least [`len`](Self::len) floats; `None` when it is shorter.
-    pub fn carve(
-        velocity: &VelocityShape,
-        critic: &CriticShape,
-        count: usize,
-        memory: &'s mut [f32],
-    ) -> Option<Self> {
+    pub fn carve(velocity: &VelocityShape, critic: &CriticShape, count: usize, memory: &'s mut [f32]) -> Option<Self> {
         let (width, act) = (widest(velocity, critic), velocity.act);
         let (state_parts, memory) = memory.split_at_mut_checked(count.saturating_mul(critic.hidden))?;
         let (best, memory) = memory.split_at_mut_checked(act)?;

@@ -6,7 +6,8 @@
 //! * [`time`]: a control tick at a fixed rate in virtual time and an exact count of executed instructions.
 //! * [`stack`]: the high-water mark of the stack.
 //! * [`mod@log`]: `defmt` frames over semihosting.
-//! * [`embedded`]: the policy in flash, checked before it is used.
+//! * [`embedded`]: the policies in flash, checked before they are used.
+//! * [`scenario`]: what can happen to a controlled plant, for the program `control` and for the host.
 //!
 //! Guarantees: no allocation; no floating point in an interrupt handler; a panic, a fault or a stack that ran into the
 //! static data ends the program with exit code 1 and one line that names the cause. Deterministic: under QEMU's
@@ -19,6 +20,7 @@
 
 pub mod embedded;
 pub mod log;
+pub mod scenario;
 pub mod stack;
 pub mod time;
 

@@ -5,6 +5,10 @@
 //! over the free RAM, outside of any measured span. No floating point, no panics.
 
 use core::ptr::{addr_of, addr_of_mut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes that were in use before the stack was painted again.
+static BEFORE: AtomicU32 = AtomicU32::new(0);
 
 const PATTERN: u32 = 0xa5c3_5a3c;
 
@@ -38,8 +42,26 @@ pub fn depth() -> u32 {
     (addr_of_mut!(_stack_start) as usize - addr_of!(marker) as usize) as u32
 }
 
+/// Does `work`; its result, and the bytes of stack that it used below this call.
+///
+/// Paints the stack again. What needs less than the margin of 256 bytes shows as that.
+#[inline(never)]
+pub fn of<R>(work: impl FnOnce() -> R) -> (R, u32) {
+    BEFORE.store(used().unwrap_or(u32::MAX), Ordering::Relaxed);
+    paint();
+    let here = depth();
+    let result = work();
+    (result, lowest().unwrap_or(u32::MAX).saturating_sub(here))
+}
+
 /// Bytes of stack used since the start of the program, `None` when it reached the static data.
 pub fn used() -> Option<u32> {
+    let before = BEFORE.load(Ordering::Relaxed);
+    lowest().filter(|_| before != u32::MAX).map(|now| now.max(before))
+}
+
+/// Bytes of stack used since it was painted, `None` when it reached the static data.
+fn lowest() -> Option<u32> {
     let bottom = addr_of_mut!(__sheap);
     let top = addr_of_mut!(_stack_start);
     let mut word = bottom;

@@ -126,8 +126,8 @@ impl core::fmt::Display for TimingError {
                 write!(f, "a decision of {steps} steps takes {needed} timer ticks and has {available}: ")?;
                 match fits {
                     0 => f.write_str("not even one step fits, use a longer period or a smaller network"),
-                    1 => f.write_str("1 step would fit"),
-                    _ => write!(f, "{fits} steps would fit"),
+                    1 => f.write_str("1 step would fit, export the policy with that"),
+                    _ => write!(f, "{fits} steps would fit, export the policy with so many"),
                 }
             }
         }
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(refused(300, COSTS), error(1, 300));
         assert_eq!(refused(299, COSTS), error(0, 299));
         assert_eq!(refused(99, COSTS), error(0, 99));
-        assert!(refused(700, COSTS).to_string().ends_with("3 steps would fit"));
+        assert!(refused(700, COSTS).to_string().contains("3 steps would fit"));
         let heavy = Costs { fixed: 3000, per_step: 0 };
         assert_eq!(refused(2000, heavy), TimingError::Budget { steps: 5, needed: 3000, available: 2000, fits: 0 });
         let endless = Costs { fixed: 1, per_step: u32::MAX };

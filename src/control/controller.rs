@@ -12,7 +12,8 @@ use super::config::{Average, Config, ConfigError, Hold, check, check_plausible, 
 use super::edge::SensorKind;
 use super::pace::Pace;
 use super::{Budget, Costs, Fault, Gate, Reason, State, Status, Supervisor};
-use crate::policy::{Artefact, Menu, PolicyError, StaticPolicy};
+use crate::flow::SampleError;
+use crate::policy::{Artefact, Menu, Policy, PolicyError, PolicyScratch, StaticPolicy};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -35,7 +36,7 @@ impl Chip for Untimed {
     }
 }
 
-/// What decides: a [`StaticPolicy`], where it lies or by reference.
+/// What decides: a [`StaticPolicy`] or a [`LentPolicy`], by value or by reference.
 pub trait Decider<const OBS: usize, const ACT: usize> {
     /// The artefact, for its names, period and action range.
     fn artefact(&self) -> &Artefact<'_>;
@@ -75,6 +76,48 @@ impl<const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: usize
 
     fn decide<R: Rng + ?Sized>(&mut self, observation: &[f32; OBS], rng: &mut R) -> Result<[f32; ACT], PolicyError> {
         self.act(observation, rng)
+    }
+}
+
+/// A policy of any size that decides by its one plan in memory lent to it: for artefacts that arrive at run time.
+#[derive(Debug)]
+pub struct LentPolicy<'a, 's> {
+    policy: Policy<'a>,
+    menu: Menu,
+    scratch: PolicyScratch<'s>,
+}
+
+impl<'a, 's> LentPolicy<'a, 's> {
+    /// Tabulates the plan in `memory`, which needs [`PolicyScratch::len`] floats.
+    pub fn new(policy: Policy<'a>, memory: &'s mut [f32]) -> Result<Self, PolicyError> {
+        let scratch = PolicyScratch::carve(policy.artefact().velocity().shape(), policy.plan(), memory);
+        let mut scratch = scratch.ok_or(PolicyError::Sample(SampleError::Scratch))?;
+        policy.prepare(&mut scratch)?;
+        Ok(Self { policy, menu: Menu::single(policy.plan().steps), scratch })
+    }
+}
+
+impl<const OBS: usize, const ACT: usize> Decider<OBS, ACT> for LentPolicy<'_, '_> {
+    fn artefact(&self) -> &Artefact<'_> {
+        self.policy.artefact()
+    }
+
+    fn menu(&self) -> &Menu {
+        &self.menu
+    }
+
+    fn select(&mut self, _: usize) -> Result<(), PolicyError> {
+        Ok(())
+    }
+
+    fn self_test(&mut self) -> Result<(), PolicyError> {
+        self.policy.self_test(&mut self.scratch, &mut [0.0; ACT])
+    }
+
+    fn decide<R: Rng + ?Sized>(&mut self, observation: &[f32; OBS], rng: &mut R) -> Result<[f32; ACT], PolicyError> {
+        let mut action = [0.0; ACT];
+        self.policy.act(observation, rng, &mut self.scratch, &mut action)?;
+        Ok(action)
     }
 }
 
@@ -283,7 +326,7 @@ impl<P: Decider<OBS, ACT>, const OBS: usize, const ACT: usize> Controller<P, OBS
             State::Stopped => self.gate.stop(),
         };
         let late = self.pace.end(chip.now());
-        self.supervisor.end(late || starved || missed);
+        self.supervisor.end(late || starved || missed, decided);
         if !late {
             chip.feed_watchdog();
         }

@@ -28,7 +28,7 @@ mod supervisor;
 
 pub use budget::{Budget, Costs, Timing, TimingError};
 pub use config::{Average, Config, ConfigError, Hold};
-pub use controller::{Chip, Command, Controller, Decider, Input, SensorFault, Untimed, measure_costs};
+pub use controller::{Chip, Command, Controller, Decider, Input, LentPolicy, SensorFault, Untimed, measure_costs};
 pub use edge::SensorKind;
 pub use gate::{Gate, GateError, Limits};
 pub use supervisor::{Fault, Reason, State, Status, Supervisor, Tolerance};

@@ -206,9 +206,11 @@ impl Supervisor {
         self.state
     }
 
-    /// Ends a step: whether it was late. A fault takes effect in the next one.
-    pub fn end(&mut self, late: bool) {
-        if self.drives() && self.late.count(late, self.tolerance.late) {
+    /// Ends a step: whether it was late, and whether it decided. A fault takes effect in the next one.
+    ///
+    /// Only a decision in time is a good one: where few steps decide, the idle ones between do not make up for it.
+    pub fn end(&mut self, late: bool, decided: bool) {
+        if self.drives() && (late || decided) && self.late.count(late, self.tolerance.late) {
             self.latch(State::Fault, Fault::of(Reason::Deadline));
         }
     }
@@ -355,7 +357,7 @@ mod tests {
             .chars()
             .map(|c| {
                 let state = s.begin(false, fault(c));
-                s.end(false);
+                s.end(false, true);
                 state
             })
             .collect()
@@ -425,7 +427,10 @@ mod tests {
         for (i, late) in [true, false, true, true, true].into_iter().enumerate() {
             assert!(s.drives(), "{i}");
             s.begin(false, Fault::NONE);
-            s.end(late);
+            s.end(late, true);
+            // Steps without a decision change nothing.
+            s.end(false, false);
+            s.end(false, false);
         }
         assert_eq!((s.state(), s.fault(), s.counts()), (State::Fault, Fault::of(Reason::Deadline), [0, 4]));
         let mut s = armed();

@@ -51,15 +51,20 @@ impl Menu {
         menu
     }
 
-    /// The artefact's own number of steps and those of 1, 2, 3, 5, 8, 13 and 21 that are below it.
+    /// The plans whose return was measured (the artefact's step table) up to the artefact's own, and that one.
+    ///
+    /// Without a table they are 1, 2, 3, 5, 8, 13 and 21 steps, as far as they are below the artefact's own.
     pub fn of(artefact: &Artefact<'_>) -> Self {
         let own = artefact.plan().steps;
+        let table = artefact.step_table();
+        let usual = if table.len() == 0 { &[1, 2, 3, 5, 8, 13, 21][..] } else { &[] };
+        let measured = table.map(|entry| entry.steps as usize).chain(usual.iter().copied());
         let mut menu = Self::single(own);
-        let shorter = [1, 2, 3, 5, 8, 13, 21].into_iter().filter(|steps| usize::from(*steps) < own);
-        let all = shorter.chain(core::iter::once(own as u16));
         menu.len = 0;
+        // One place is kept for the artefact's own.
+        let all = measured.filter(|steps| *steps < own).take(Self::MAX - 1).chain(core::iter::once(own));
         for (place, steps) in menu.steps.iter_mut().zip(all) {
-            *place = steps;
+            *place = steps as u16;
             menu.len += 1;
         }
         menu

@@ -43,6 +43,10 @@ pub mod tools;
 #[path = "../../host-train/src/profile/cost.rs"]
 pub mod cost;
 
+/// The firmware's file: what happens on a board happens here.
+#[path = "../../firmware/src/scenario.rs"]
+pub mod scenario;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! Policies on the host: what the firmware does, done here, and untrained policies for the tests.
 
+use crate::scenario;
 use anyhow::{Context, Result};
+use flowlet::control::LentPolicy;
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math::Digest;
 use flowlet::net::{Activation, Trunk, VelocityShape};
@@ -77,6 +79,21 @@ pub fn pendulum_episode(bytes: &Bytes) -> Result<(f64, u64)> {
         total += plant.step(f64::from(action[0]));
     }
     Ok((total, digest.finish()))
+}
+
+/// The lines that the firmware's `control` logs for its cases.
+pub fn control_cases(bytes: &Bytes) -> Result<Vec<String>> {
+    let policy = load(bytes)?;
+    let mut memory = vec![0.0; PolicyScratch::len(policy.artefact().velocity().shape(), policy.plan())];
+    let mut policy = LentPolicy::new(policy, &mut memory)?;
+    let mut lines = Vec::new();
+    for case in &scenario::CASES {
+        let o = scenario::play(case, &mut policy, |step| step())?;
+        let status = u64::from_be_bytes(o.status.to_bytes());
+        let bits = format!("{}: return {}, digest {:016x}, status {status:016x}", case.0, o.total, o.digest);
+        lines.push(format!("{bits}, {} decisions, watchdog fed {} times, {}", o.decisions, o.fed, o.status.fault));
+    }
+    Ok(lines)
 }
 
 fn load(bytes: &Bytes) -> Result<Policy<'_>> {

@@ -32,7 +32,7 @@ pub struct Options {
 }
 
 /// The programs with a snapshot.
-const SNAPSHOTS: [&str; 2] = ["pendulum", "conformance"];
+const SNAPSHOTS: [&str; 3] = ["pendulum", "control", "conformance"];
 
 /// Seeds of the digests beside the usual one, in the long list.
 const LONG_SEEDS: std::ops::Range<u64> = 1..6;
@@ -223,11 +223,14 @@ fn snapshots(steps: &mut Steps, root: &Path, boards: &[Board], bless: bool) {
 
 /// What the program would log here must stand in its snapshot too.
 fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
-    let lines: Vec<String> = if program == "pendulum" {
-        let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
-        vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
-    } else {
-        CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect()
+    let lines: Vec<String> = match program {
+        "pendulum" => {
+            let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
+            vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
+        }
+        "control" => policy::control_cases(&policy::Bytes::read(&root.join("firmware/policies/furuta.flw"))?)?,
+        "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),
+        _ => bail!("nobody says what {program} would log on the host"),
     };
     let text = fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;
     for line in &lines {

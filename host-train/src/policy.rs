@@ -287,7 +287,8 @@ impl<'a> HostPolicy<'a> {
     pub fn new(artefact: Artefact<'a>) -> Result<Self> {
         let policy = Policy::new(artefact).map_err(failure)?;
         let mut memory = vec![0.0; PolicyScratch::len(artefact.velocity().shape(), policy.plan())];
-        let selection = artefact.critics().next().map_or(0, |c| BestOfScratch::len(artefact.velocity().shape(), c.shape(), 2));
+        let selection =
+            artefact.critics().next().map_or(0, |c| BestOfScratch::len(artefact.velocity().shape(), c.shape(), 2));
         policy.prepare(&mut carve(&policy, &mut memory)?).map_err(failure)?;
         Ok(Self { policy, memory, selection: vec![0.0; selection] })
     }
@@ -345,7 +346,8 @@ fn carve<'s>(policy: &Policy<'_>, memory: &'s mut [f32]) -> Result<PolicyScratch
 }
 
 fn select<'s>(policy: &Policy<'_>, critic: &CriticShape, memory: &'s mut [f32]) -> Result<BestOfScratch<'s>> {
-    BestOfScratch::carve(policy.artefact().velocity().shape(), critic, 2, memory).ok_or_else(|| Error::failure("the critics' memory is too short"))
+    BestOfScratch::carve(policy.artefact().velocity().shape(), critic, 2, memory)
+        .ok_or_else(|| Error::failure("the critics' memory is too short"))
 }
 
 fn failure(error: PolicyError) -> Error {

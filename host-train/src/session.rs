@@ -338,9 +338,7 @@ impl<'a> Session<'a> {
 
     fn write_policy(&self, trainer: &Trainer) -> Result<()> {
         match artefact(trainer)? {
-            Some(bytes) => {
-                write_atomic(&self.run.file("policy.flw"), bytes.with_step_table(&self.steps)?.as_slice())
-            }
+            Some(bytes) => write_atomic(&self.run.file("policy.flw"), bytes.with_step_table(&self.steps)?.as_slice()),
             None => Ok(()),
         }
     }

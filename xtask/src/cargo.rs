@@ -68,6 +68,11 @@ pub fn firmware_target_directory(root: &Path) -> PathBuf {
     target_directory_override().unwrap_or_else(|| root.join("firmware/target"))
 }
 
+/// Where the builds of the real boards' images go: `CARGO_TARGET_DIR` or `boards/target`.
+pub fn boards_target_directory(root: &Path) -> PathBuf {
+    target_directory_override().unwrap_or_else(|| root.join("boards/target"))
+}
+
 /// What a firmware build is built for besides its board.
 #[derive(Debug, Clone, Default)]
 pub struct Firmware {

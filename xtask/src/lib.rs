@@ -7,6 +7,7 @@
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
 //! * [`python`]: Python environments with the packages that results are checked against.
 //! * [`elf`]: flash and static RAM from an ELF's sections.
+//! * [`images`]: builds the images of real boards and says what they take.
 //! * [`qemu`]: runs an ELF and decodes its `defmt` log.
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
@@ -29,6 +30,7 @@ pub mod document;
 pub mod elf;
 pub mod estimates;
 pub mod few_step;
+pub mod images;
 pub mod policy;
 pub mod profile_fit;
 pub mod python;
@@ -70,6 +72,8 @@ pub enum Command {
     FewStep(few_step::Options),
     /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
     BenchPeers(bench_peers::Options),
+    /// Build the images of real boards and print the flash and the RAM they take
+    Boards(images::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
@@ -100,6 +104,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::FewStep(options) => few_step::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
+        Command::Boards(options) => images::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;

@@ -2,16 +2,18 @@
 //!
 //! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
-//! installs), documentation, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
+//! installs), documentation, the images of real boards, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
 //! the cost model, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
 //! the digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
+use crate::images::{self, IMAGES};
 use crate::steps::{Steps, output_of};
 use crate::{digests, estimates, policy, profile_fit, python, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
+use furuta_robot::simulated::Episode;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -31,8 +33,11 @@ pub struct Options {
     bless: bool,
 }
 
-/// The programs with a snapshot.
+/// The programs with a snapshot that every target gives.
 const SNAPSHOTS: [&str; 3] = ["pendulum", "control", "conformance"];
+
+/// The program with a snapshot that runs on the chip of a real board alone: what that board's image is made of.
+const RIG: &str = "rig";
 
 /// Seeds of the digests beside the usual one, in the long list.
 const LONG_SEEDS: std::ops::Range<u64> = 1..6;
@@ -50,6 +55,9 @@ const DENY: [&str; 3] = ["--", "-D", "warnings"];
 /// The boards for which clippy runs: both architectures, with and without a floating-point unit. What the others
 /// differ in are compiler flags, and they are built for the runs in QEMU.
 const LINTED: [&str; 3] = ["m0", "m4f", "rv32imac"];
+
+/// The image for which clippy runs: the one whose chip's crate is the lightest.
+const LINTED_IMAGE: &str = "nrf52840";
 
 /// Does the checks, prints the list and its closing line.
 pub fn run(root: &Path, options: &Options) -> Result<u8> {
@@ -69,6 +77,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     }
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
+    images(&mut steps, root);
     if options.host {
         println!(
             "left out by --host: firmware snapshots, refusals, estimates, cost model and digests, all of which run in QEMU"
@@ -97,6 +106,8 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     let firmware = root.join("firmware");
     steps.step("format", || silent(cargo::cargo(root).args(["fmt", "--all"]).args(FORMAT)));
     steps.step("format of the firmware", || silent(cargo::cargo(&firmware).arg("fmt").args(FORMAT)));
+    let boards_folder = root.join("boards");
+    steps.step("format of the images", || silent(cargo::cargo(&boards_folder).args(["fmt", "--all"]).args(FORMAT)));
     steps.step("clippy", || {
         let mut clippy = cargo::cargo(root);
         silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(PROFILE).args(DENY))
@@ -115,6 +126,18 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     ] {
         steps.step(name, || silent(cargo::cargo(root).args(["build", "--package", "flowlet"]).args(arguments)));
     }
+}
+
+fn images(steps: &mut Steps, root: &Path) {
+    for image in IMAGES {
+        steps.step(&format!("the image for {} builds", image.0), || {
+            let row = images::build(root, image)?;
+            Ok(format!("{} bytes of flash, {} of static RAM", row.flash, row.ram))
+        });
+    }
+    steps.step(&format!("clippy of the image for {LINTED_IMAGE}"), || {
+        silent(images::cargo(root, LINTED_IMAGE).args(["clippy", "--release"]).args(DENY))
+    });
 }
 
 fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
@@ -194,31 +217,41 @@ fn count(output: &str) -> (usize, usize) {
 
 fn snapshots(steps: &mut Steps, root: &Path, boards: &[Board], bless: bool) {
     for program in SNAPSHOTS {
-        let path = root.join("firmware/src/bin").join(program).with_extension("out");
-        let lines_on = |board: &Board| -> Result<Vec<String>> {
-            let elf = cargo::build_firmware(root, board, program, &Firmware::default())?;
-            let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(600), |_| ())?;
-            if outcome.code != 0 {
-                bail!("{program} ended with exit code {}:\n{}", outcome.code, outcome.lines.join("\n"));
-            }
-            Ok(outcome.lines)
-        };
-        if let (true, Some(board)) = (bless, boards.iter().find(|board| board.name == "m4f")) {
-            steps.step(&format!("writing the snapshot of {program}"), || {
-                snapshot::bless(&path, &lines_on(board)?)?;
-                Ok(path.display().to_string())
-            });
-        }
-        steps.step(&format!("{program} on host"), || on_host(root, program, &path));
-        steps.parallel(
-            boards,
-            |board| format!("{program} on {}", board.name),
-            |board| {
-                snapshot::compare(&path, &lines_on(board)?)?;
-                Ok(String::new())
-            },
-        );
+        let source = boards.iter().find(|board| board.name == "m4f").filter(|_| bless);
+        one_snapshot(steps, root, program, boards, source);
     }
+    match boards::find(root, boards::CHIP) {
+        Ok(chip) => one_snapshot(steps, root, RIG, std::slice::from_ref(&chip), Some(&chip).filter(|_| bless)),
+        Err(error) => steps.step(RIG, || Err(error)),
+    }
+}
+
+/// Compares the log of `program` on every board with its snapshot, which `source` has written before if there is one.
+fn one_snapshot(steps: &mut Steps, root: &Path, program: &str, boards: &[Board], source: Option<&Board>) {
+    let path = root.join("firmware/src/bin").join(program).with_extension("out");
+    let lines_on = |board: &Board| -> Result<Vec<String>> {
+        let elf = cargo::build_firmware(root, board, program, &Firmware::default())?;
+        let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(600), |_| ())?;
+        if outcome.code != 0 {
+            bail!("{program} ended with exit code {}:\n{}", outcome.code, outcome.lines.join("\n"));
+        }
+        Ok(outcome.lines)
+    };
+    if let Some(board) = source {
+        steps.step(&format!("writing the snapshot of {program}"), || {
+            snapshot::bless(&path, &lines_on(board)?)?;
+            Ok(path.display().to_string())
+        });
+    }
+    steps.step(&format!("{program} on host"), || on_host(root, program, &path));
+    steps.parallel(
+        boards,
+        |board| format!("{program} on {}", board.name),
+        |board| {
+            snapshot::compare(&path, &lines_on(board)?)?;
+            Ok(String::new())
+        },
+    );
 }
 
 /// What the program would log here must stand in its snapshot too.
@@ -230,6 +263,10 @@ fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
         }
         "control" => policy::control_cases(&policy::Bytes::read(&root.join("firmware/policies/furuta.flw"))?)?,
         "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),
+        RIG => {
+            let episode = Episode::run()?;
+            vec![format!("return: {} over", episode.total), format!("digest: {:016x}", episode.digest.finish())]
+        }
         _ => bail!("nobody says what {program} would log on the host"),
     };
     let text = fs::read_to_string(snapshot).with_context(|| format!("cannot read {}", snapshot.display()))?;

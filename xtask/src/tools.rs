@@ -18,7 +18,12 @@ const QEMU_PACKAGES: [&str; 2] = ["qemu-system-arm", "qemu-system-misc"];
 
 /// Installs the missing ones of the boards' targets.
 pub fn ensure_targets(root: &Path, boards: &[Board]) -> Result<()> {
-    let wanted: BTreeSet<&str> = boards.iter().map(|board| board.triple.as_str()).collect();
+    ensure_triples(root, boards.iter().map(|board| board.triple.as_str()))
+}
+
+/// Installs the missing ones of some targets.
+pub fn ensure_triples<'t>(root: &Path, triples: impl Iterator<Item = &'t str>) -> Result<()> {
+    let wanted: BTreeSet<&str> = triples.collect();
     let missing: Vec<&str> = wanted.into_iter().filter(|triple| !has_target(root, triple)).collect();
     if missing.is_empty() {
         return Ok(());

@@ -16,7 +16,7 @@ macro_rules! embed {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         pub mod $name {
-            use flowlet::policy::{PolicyError, StaticPolicy};
+            use flowlet::policy::{Artefact, Menu, Policy, PolicyError, StaticPolicy};
 
             include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
 
@@ -27,9 +27,13 @@ macro_rules! embed {
             /// The embedded policy with the memory for its decisions.
             pub type Embedded = StaticPolicy<'static, OBS, ACT, HIDDEN, NODES>;
 
-            /// Checks the artefact and runs its self-test; a policy that is returned computes here what was exported.
-            pub fn load() -> Result<Embedded, PolicyError> {
-                let mut policy = Embedded::new(ARTEFACT)?;
+            /// Checks the artefact, makes its memory in `place` and runs its self-test; a policy that is returned computes
+            /// here what was exported.
+            #[inline(never)]
+            pub fn load(place: &mut Option<Embedded>) -> Result<&mut Embedded, PolicyError> {
+                let policy = Policy::new(Artefact::new(ARTEFACT).map_err(PolicyError::Artefact)?)?;
+                let menu = Menu::single(policy.plan().steps);
+                let policy = Embedded::place(place, policy, menu)?;
                 policy.self_test()?;
                 Ok(policy)
             }

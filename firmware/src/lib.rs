@@ -120,11 +120,10 @@ static PANICKED: AtomicBool = AtomicBool::new(false);
 fn panic(info: &core::panic::PanicInfo) -> ! {
     if !PANICKED.load(Ordering::Relaxed) {
         PANICKED.store(true, Ordering::Relaxed);
+        // The message itself would bring the formatting machinery of `core` into every image.
         match info.location() {
-            Some(place) => {
-                defmt::error!("panic at {}:{}: {}", place.file(), place.line(), defmt::Display2Format(&info.message()))
-            }
-            None => defmt::error!("panic: {}", defmt::Display2Format(&info.message())),
+            Some(place) => defmt::error!("panic at {=str}:{=u32}", place.file(), place.line()),
+            None => defmt::error!("panic"),
         }
     }
     exit(1)

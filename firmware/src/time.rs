@@ -13,7 +13,6 @@
 //! No floating point, no allocation.
 
 use crate::board;
-use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Ticks since [`start`], counted by the interrupt handler.
@@ -37,21 +36,16 @@ pub struct CounterIsWrong {
     pub counted: u64,
 }
 
-impl fmt::Display for CounterIsWrong {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
+impl defmt::Format for CounterIsWrong {
+    fn format(&self, f: defmt::Formatter) {
+        // Not by way of Display, which would bring the formatting machinery of `core` into every image.
+        defmt::write!(
             f,
-            "a loop of {} instructions counts as {}: run this program by `cargo xtask qemu {}`",
+            "a loop of {=u64} instructions counts as {=u64}: run this program by `cargo xtask qemu {=str}`",
             self.executed,
             self.counted,
             board::NAME
-        )
-    }
-}
-
-impl defmt::Format for CounterIsWrong {
-    fn format(&self, f: defmt::Formatter) {
-        defmt::write!(f, "{}", defmt::Display2Format(self));
+        );
     }
 }
 

@@ -75,6 +75,17 @@ pub struct VelocityNet<'a> {
     trunk: &'a [f32],
     out_weights: &'a [f32],
     out_bias: &'a [f32],
+    features: TimeFeatures,
+}
+
+/// Whose sine and cosine make the time features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimeFeatures {
+    /// [`math::sin_cos`].
+    Own,
+    /// `libm`'s, which version 1 of the artefact means.
+    #[cfg(feature = "version-1")]
+    Libm,
 }
 
 impl<'a> VelocityNet<'a> {
@@ -101,7 +112,14 @@ impl<'a> VelocityNet<'a> {
             trunk: take(&mut rest, (shape.layers - 1) * (h + 1) * h),
             out_weights: take(&mut rest, h * shape.act),
             out_bias: rest,
+            features: TimeFeatures::Own,
         })
+    }
+
+    /// The same network with time features through `libm`, as version 1 of the artefact means them.
+    #[cfg(feature = "version-1")]
+    pub fn with_libm_features(self) -> Self {
+        Self { features: TimeFeatures::Libm, ..self }
     }
 
     /// The shape the view was made with.
@@ -127,10 +145,10 @@ impl<'a> VelocityNet<'a> {
     /// `out = W_t te(t)` for the flow time `t`; `out` has width `H`.
     pub fn time_part(&self, t: f32, out: &mut [f32]) {
         out.fill(0.0);
-        // A column a feature, in the order of `time_feature`, without room for the features themselves.
+        // A column a feature, in the order of the features, without room for the features themselves.
         let h = self.shape.hidden;
         for (j, column) in self.time_weights.chunks_exact(h.max(1)).enumerate() {
-            gemv_add(column, &[time_feature(self.frequencies, t, j)], out);
+            gemv_add(column, &[self.features.component(self.frequencies, t, j)], out);
         }
     }
 
@@ -184,13 +202,18 @@ impl<'a> VelocityNet<'a> {
     }
 }
 
-/// Component `j` of the time features `[sin(f_0 t), .., sin(f_{F-1} t), cos(f_0 t), .., cos(f_{F-1} t)]`.
-fn time_feature(frequencies: &[f32], t: f32, j: usize) -> f32 {
-    let n = frequencies.len();
-    match (frequencies.get(j), frequencies.get(j.wrapping_sub(n))) {
-        (Some(f), _) => math::flush(math::sin(f * t)),
-        (None, Some(f)) => math::flush(math::cos(f * t)),
-        (None, None) => 0.0,
+impl TimeFeatures {
+    /// Component `j` of the time features `[sin(f_0 t), .., sin(f_{F-1} t), cos(f_0 t), .., cos(f_{F-1} t)]`.
+    fn component(self, frequencies: &[f32], t: f32, j: usize) -> f32 {
+        let n = frequencies.len();
+        let (sine, place) = if j < n { (true, j) } else { (false, j - n) };
+        let Some(f) = frequencies.get(place) else { return 0.0 };
+        let (sin, cos) = match self {
+            Self::Own => math::sin_cos(f * t),
+            #[cfg(feature = "version-1")]
+            Self::Libm => (math::sin(f * t), math::cos(f * t)),
+        };
+        math::flush(if sine { sin } else { cos })
     }
 }
 

@@ -14,6 +14,9 @@ use zerocopy::FromBytes;
 /// The version of the format that this crate writes. It reads every version from 1 to this one.
 pub const FORMAT_VERSION: u32 = 2;
 
+/// The oldest version that it reads.
+const OLDEST_VERSION: u32 = if cfg!(feature = "version-1") { 1 } else { 2 };
+
 pub(super) const MAGIC: [u8; 4] = *b"FLOW";
 /// Bytes of the fixed header.
 pub(super) const HEADER: usize = 160;
@@ -227,13 +230,16 @@ impl<'a> Reader<'a> {
     /// An activation that the file's version knows.
     fn activation(&self, index: usize, field: &'static str) -> Result<Activation, ArtefactError> {
         let code = self.word(index);
-        let known = self.word(word::VERSION) > 1 || code <= ACTIVATIONS_V1;
+        let libm = (1..=ACTIVATIONS_V1).contains(&code);
+        let known = (self.word(word::VERSION) > 1 || code <= ACTIVATIONS_V1) && (cfg!(feature = "version-1") || !libm);
         Activation::from_code(code).filter(|_| known).ok_or(ArtefactError::Field(field))
     }
 }
 
 impl<'a> Artefact<'a> {
     /// Checks `bytes`, which must begin at an address divisible by four, and returns a view over them.
+    // Inlined it would keep its many temporaries on the caller's stack.
+    #[inline(never)]
     pub fn new(bytes: &'a [u8]) -> Result<Self, ArtefactError> {
         use ArtefactError as E;
         const { assert!(cfg!(target_endian = "little"), "the artefact is read in place, as little-endian floats") };
@@ -246,7 +252,7 @@ impl<'a> Artefact<'a> {
         let header = bytes.get(..HEADER).ok_or(E::TooShort)?;
         let mut r = Reader { header, rest: &[] };
         let version = r.word(word::VERSION);
-        if version == 0 || version > FORMAT_VERSION {
+        if !(OLDEST_VERSION..=FORMAT_VERSION).contains(&version) {
             return Err(E::Version { found: version });
         }
         let stated = r.word(word::LENGTH) as usize;
@@ -262,6 +268,7 @@ impl<'a> Artefact<'a> {
         r.count(word::NUMBER, 0, 0, "number format")?;
         let squash =
             Squash::from_code(r.word(word::SQUASH)).filter(|squash| version > 1 || *squash == Squash::TanhLibm);
+        let squash = squash.filter(|squash| cfg!(feature = "version-1") || *squash != Squash::TanhLibm);
         let squash = squash.ok_or(E::Field("squash"))?;
         r.count(word::SEED_RULE, 0, 0, "seed rule")?;
         if version == 1 && r.word(word::STEP_TABLE) != 0 {
@@ -287,6 +294,9 @@ impl<'a> Artefact<'a> {
         plan.check().map_err(|_| E::Field("integration interval or latent clip"))?;
         let source = Source::from_code(r.word(word::SOURCE), r.float(word::SOURCE_PARAMETER));
         let source = source.map_err(|_| E::Field("source or its parameter"))?;
+        if !cfg!(feature = "sources") && source != Source::Gaussian {
+            return Err(E::Field("source, which this program was built without"));
+        }
         let parameters = [word::SCHEDULE_PARAMETERS, word::SCHEDULE_PARAMETERS + 1].map(|i| r.float(i));
         let schedule = Schedule::from_code(r.word(word::SCHEDULE), parameters);
         let schedule = schedule.map_err(|_| E::Field("schedule or its parameters"))?;
@@ -351,6 +361,8 @@ impl<'a> Artefact<'a> {
         let inputs = shape.obs + shape.act + 2 * shape.frequencies;
         check_params(params, blocks(inputs, shape.hidden, shape.layers, shape.act), "velocity weights")?;
         let velocity = VelocityNet::new(shape, frequencies, params).map_err(|_| E::Field("shape"))?;
+        #[cfg(feature = "version-1")]
+        let velocity = if version == 1 { velocity.with_libm_features() } else { velocity };
         let mut views = [None; 2];
         if let Some(c) = critic_shape {
             for view in views.iter_mut().take(critics) {

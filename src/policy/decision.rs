@@ -90,6 +90,7 @@ pub struct Policy<'a> {
 
 impl<'a> Policy<'a> {
     /// The policy of an artefact, with the plan it was exported with.
+    #[inline(never)]
     pub fn new(artefact: Artefact<'a>) -> Result<Self, PolicyError> {
         Self::with_plan(artefact, *artefact.plan())
     }
@@ -283,6 +284,9 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
     StaticPolicy<'a, OBS, ACT, HIDDEN, NODES>
 {
     /// Checks the bytes of an artefact and its fit to the type's sizes, and fills the time table.
+    ///
+    /// Until it has reached its variable the owner is moved, which takes several times its size of stack;
+    /// [`place`](Self::place) takes none.
     pub fn new(bytes: &'a [u8]) -> Result<Self, PolicyError> {
         Self::from_policy(Policy::new(Artefact::new(bytes).map_err(PolicyError::Artefact)?)?)
     }
@@ -294,6 +298,24 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
 
     /// The same with a time table for every plan of `menu`; the longest is chosen, see [`select`](Self::select).
     pub fn with_menu(policy: Policy<'a>, menu: Menu) -> Result<Self, PolicyError> {
+        let mut place = None;
+        Self::place(&mut place, policy, menu)?;
+        place.ok_or(PolicyError::Sample(SampleError::Scratch))
+    }
+
+    /// The same in the caller's memory, for a stack that has no room to move an owner: it is made where it stays.
+    ///
+    /// On an error the place is empty.
+    pub fn place<'p>(place: &'p mut Option<Self>, policy: Policy<'a>, menu: Menu) -> Result<&'p mut Self, PolicyError> {
+        if let Err(error) = Self::fill(place, policy, menu) {
+            *place = None;
+            return Err(error);
+        }
+        place.as_mut().ok_or(PolicyError::Sample(SampleError::Scratch))
+    }
+
+    #[inline(never)]
+    fn fill(place: &mut Option<Self>, policy: Policy<'a>, menu: Menu) -> Result<(), PolicyError> {
         let shape = *policy.artefact.velocity().shape();
         for (what, expected, found) in [
             ("the observations of the firmware's type", shape.obs, OBS),
@@ -305,7 +327,7 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
                 return Err(PolicyError::Length { what, expected, found });
             }
         }
-        let mut owner = Self {
+        let owner = place.insert(Self {
             policy,
             menu,
             first_node: 0,
@@ -314,13 +336,13 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
             slopes: [[0.0; ACT]; 3],
             state: [0.0; OBS],
             latent: [0.0; ACT],
-        };
+        });
         for index in 0..menu.len() {
             owner.select(index)?;
             let (policy, mut scratch) = owner.parts();
             policy.prepare(&mut scratch)?;
         }
-        Ok(owner)
+        Ok(())
     }
 
     /// The plans among which [`select`](Self::select) chooses.

@@ -13,6 +13,7 @@
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
+//! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
 //! * [`results`], [`ablation`], [`few_step`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
@@ -30,6 +31,7 @@ pub mod document;
 pub mod elf;
 pub mod estimates;
 pub mod few_step;
+pub mod firmware_report;
 pub mod images;
 pub mod policy;
 pub mod profile_fit;
@@ -62,6 +64,8 @@ pub enum Command {
     Digests(digests::Options),
     /// Measure the instructions and the RAM of one estimate of a posterior mean, for several sizes
     Estimates(estimates::Options),
+    /// Measure kernels and whole decisions on every target and write docs/firmware.md
+    FirmwareReport(firmware_report::Options),
     /// Measure random policies on the Cortex-M4F and fit the constants of `host-train profile`
     ProfileFit(profile_fit::Options),
     /// Train all algorithms on all tasks over seeds and write docs/results.md with its pictures
@@ -99,6 +103,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Test(options) => test::run(&root, &options),
         Command::Digests(options) => digests::run(&root, &options),
         Command::Estimates(options) => estimates::run(&root, &options),
+        Command::FirmwareReport(options) => firmware_report::run(&root, &options),
         Command::ProfileFit(options) => profile_fit::run(&root, &options),
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),

@@ -17,7 +17,8 @@ const _: () = assert!(scenario::fits(OBS, ACT, PERIOD_US), "{}", MISFIT);
 #[entry]
 fn main() -> ! {
     init();
-    let mut policy = match furuta::load() {
+    let mut place = None;
+    let policy = match furuta::load(&mut place) {
         Ok(policy) => policy,
         Err(error) => refuse!("the policy is refused and the motor not driven: {}", defmt::Display2Format(&error)),
     };
@@ -25,7 +26,7 @@ fn main() -> ! {
     let (mut deciding, mut holding, mut deepest) = (Cost::default(), Cost::default(), 0);
     for (index, case) in CASES.iter().enumerate() {
         let mut first = index == 0;
-        let outcome = scenario::play(case, &mut policy, |step| {
+        let outcome = scenario::play(case, policy, |step| {
             if core::mem::take(&mut first) {
                 // The mark of the stack is made anew, so that the first decision shows alone.
                 let (command, bytes) = stack::of(step);

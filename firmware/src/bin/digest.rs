@@ -14,7 +14,8 @@ use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, time};
 fn main() -> ! {
     init();
     let seed = argument("seed").unwrap_or(0);
-    let mut policy = match embedded::load() {
+    let mut place = None;
+    let policy = match embedded::load(&mut place) {
         Ok(policy) => policy,
         Err(error) => refuse!("the policy is refused: {}", defmt::Display2Format(&error)),
     };

@@ -29,7 +29,8 @@ const _: () = assert!(OBS == 3 && ACT == 1 && PERIOD_US == STEP_US, "{}", MISFIT
 #[entry]
 fn main() -> ! {
     init();
-    let mut policy = match embedded::load() {
+    let mut place = None;
+    let policy = match embedded::load(&mut place) {
         Ok(policy) => policy,
         Err(error) => refuse!("the policy is refused and the motor not driven: {}", defmt::Display2Format(&error)),
     };

@@ -234,8 +234,8 @@ fn block(options: &Options, reports: &BTreeMap<&str, Vec<Value>>) -> Result<Stri
          Euler steps of the same run's flow, in per cent of what ten steps return above random actions; negative is a gain. In \
          brackets Student's 95 % interval over seeds. Worst: the seed that loses most. Astray: the share of actions farther than \
          0.2 half ranges from each of 64 samples of the flow in the same state, of 2,000 states; the flow's own share is in the \
-         second table. CPU-seconds: learning alone, one thread, mean over seeds. Which of the two was kept was decided by half as \
-         many other episodes.\n",
+         second table. CPU-seconds: learning alone, one thread, mean over seeds. The distilled head is kept unless the other \
+         returns clearly more in half as many other episodes.\n",
         options.episodes
     )?;
     writeln!(

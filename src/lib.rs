@@ -37,10 +37,10 @@
 //! **Guarantees.** No function panics, allocates or blocks, whatever its input; wrong input is a named error. Equal
 //! inputs give equal bits on every target, soft float and Helium included, under three conditions: FPSCR.FZ is left at
 //! zero, the compiler's default of no floating-point contraction is kept, and on an RP2040 the boot ROM's float
-//! routines are not used. There is no `unsafe` code.
+//! routines are not used. `unsafe` is the calls of the kernels in assembly alone, which are in one place (`net/kernel`).
 
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod conformance;
 pub mod control;

@@ -5,8 +5,7 @@
 
 use super::{fill, math};
 use crate::math::Digest;
-use crate::net::kernel::portable::scalar;
-use crate::net::kernel::{self, LANES};
+use crate::net::kernel::{self, LANES, scalar};
 use crate::net::{Activation, gemv_add};
 use rand_core::SeedableRng;
 use rand_xoshiro::Xoshiro128PlusPlus;

@@ -77,7 +77,9 @@ impl Activation {
     }
 
     /// A hidden layer: `y = f(W x + bias)` for a column-major `W`, under the subnormal rule.
-    pub(crate) fn layer(self, w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
+    ///
+    /// Slices of other lengths than `y.len() * x.len()` and `y.len()` leave out columns or rows, as in [`super::dense`].
+    pub fn layer(self, w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
         if self == Self::Relu {
             kernel::dense_relu(w, x, bias, y);
         } else {
@@ -86,8 +88,9 @@ impl Activation {
         }
     }
 
-    /// The same for [`LANES`] inputs at once, interleaved as [`kernel::dense_batch`] has them.
-    pub(crate) fn layer_batch(self, w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]]) {
+    /// The same for [`LANES`] inputs at once: `x[j][p]` is input `j` of lane `p`, `y[i][p]` its output `i`. Each weight is
+    /// read once for all lanes, and a lane has the bits of a layer of its own.
+    pub fn layer_batch(self, w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]]) {
         if self == Self::Relu {
             kernel::dense_relu_batch(w, x, bias, y);
         } else {

@@ -1,52 +1,108 @@
 //! The dense kernels: `W x` for column-major matrices, for one input or for four at once, and `W^T y`.
 //!
 //! Row `i` starts from its bias and adds `w[j * rows + i] * x[j]` for `j` ascending; every product and every sum is
-//! rounded. All kernels keep this order, so they differ in speed and never in bits: the definition, four lines a
-//! function, is in [`portable::scalar`], and what runs is compared with it on every target by
-//! [`crate::conformance`] and by the tests below.
+//! rounded. All kernels keep this order, so they differ in speed and never in bits: [`scalar`] has the definition, and
+//! what runs is compared with it on every target by [`crate::conformance`] and by the tests below.
 //!
-//! Safe to call with slices of any length: columns that `w` lacks are left out and rows that a bias lacks are left as
-//! they were, which callers exclude beforehand. No panics, no allocation.
+//! * [`assembly`]: the FPU of Cortex-M4F, M7 and M33, Helium, RISC-V with F; the one place with `unsafe`.
+//! * [`portable`]: column blocks in safe Rust, for every other target.
+//!
+//! No panics, no allocation: where the lengths of the slices do not fit, the result is left as it was.
 
-pub(crate) mod portable;
+#[cfg(any(flowlet_vfp, flowlet_mve, flowlet_rvf))]
+#[allow(unsafe_code)]
+mod assembly;
+#[cfg(not(any(flowlet_vfp, flowlet_mve, flowlet_rvf)))]
+mod portable;
+pub(crate) mod scalar;
+
+#[cfg(any(flowlet_vfp, flowlet_mve, flowlet_rvf))]
+use assembly as machine;
+#[cfg(not(any(flowlet_vfp, flowlet_mve, flowlet_rvf)))]
+use portable as machine;
 
 /// Inputs of a batched product: latents that are integrated at once, and actions that are valued at once.
 pub const LANES: usize = 4;
 
+/// Whether `w` has so many rows and columns, and `bias` so many rows.
+#[inline(always)]
+fn fits(w: &[f32], bias: &[f32], rows: usize, columns: usize) -> bool {
+    bias.len() >= rows && rows.checked_mul(columns).is_some_and(|size| size <= w.len())
+}
+
 /// `y += W x` for a column-major `W` of `y.len()` rows and `x.len()` columns.
 ///
-/// Exactly `y.len() * x.len()` multiply-accumulates. Columns that `w` lacks are left out: callers check lengths.
+/// Exactly `y.len() * x.len()` multiply-accumulates; none where `w` is too short.
+#[inline]
 pub fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-    portable::gemv_add(w, x, y);
+    machine::gemv_add(w, x, y);
 }
 
 /// `y = W x + bias` for a column-major `W` of `y.len()` rows and `x.len()` columns.
-pub(crate) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
-    portable::dense(w, x, bias, y, |sum| sum);
+///
+/// Nothing is written where `w` or `bias` is too short.
+#[inline]
+pub fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
+    machine::dense(w, x, bias, y, false);
 }
 
-/// `y = relu(W x + bias)`, with [`crate::math::relu`].
+/// `y = relu(W x + bias)` with [`crate::math::relu`], otherwise as [`dense`].
+#[inline]
 pub(crate) fn dense_relu(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
-    portable::dense(w, x, bias, y, crate::math::relu);
+    machine::dense(w, x, bias, y, true);
 }
 
 /// [`dense`] for [`LANES`] inputs at once, so that each weight is read once for all of them: `x[j][p]` is input `j` of
 /// lane `p`, `y[i][p]` its output `i`. The lanes share the bias. The bits of a lane are those of [`dense`].
+#[inline]
 pub(crate) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]]) {
-    portable::dense_batch(w, x, bias, y, |sum| sum);
+    machine::dense_batch(w, x, bias, y, false);
 }
 
 /// [`dense_relu`] for [`LANES`] inputs at once, as [`dense_batch`].
+#[inline]
 pub(crate) fn dense_relu_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]]) {
-    portable::dense_batch(w, x, bias, y, crate::math::relu);
+    machine::dense_batch(w, x, bias, y, true);
 }
 
-pub(crate) use portable::gemv_transposed;
+/// Columns of [`gemv_transposed`] that are summed side by side.
+const COLUMNS: usize = 4;
+
+/// `x = W^T y` for a column-major `W` of `y.len()` rows and `x.len()` columns: a sum a column, rows ascending.
+///
+/// Nothing is written where `w` is too short. A component of `y` is loaded once for four columns.
+pub(crate) fn gemv_transposed(w: &[f32], y: &[f32], x: &mut [f32]) {
+    let rows = y.len();
+    if !fits(w, y, rows, x.len()) {
+        return;
+    }
+    let mut rest = w;
+    let mut groups = x.chunks_exact_mut(COLUMNS);
+    for group in &mut groups {
+        let (a, tail) = rest.split_at_checked(rows).unwrap_or_default();
+        let (b, tail) = tail.split_at_checked(rows).unwrap_or_default();
+        let (c, tail) = tail.split_at_checked(rows).unwrap_or_default();
+        let (d, tail) = tail.split_at_checked(rows).unwrap_or_default();
+        let mut sums = [0.0; COLUMNS];
+        for ((((input, a), b), c), d) in y.iter().zip(a).zip(b).zip(c).zip(d) {
+            sums[0] += a * input;
+            sums[1] += b * input;
+            sums[2] += c * input;
+            sums[3] += d * input;
+        }
+        group.iter_mut().zip(sums).for_each(|(x, sum)| *x = sum);
+        rest = tail;
+    }
+    for x in groups.into_remainder() {
+        let (column, tail) = rest.split_at_checked(rows).unwrap_or_default();
+        *x = column.iter().zip(y).fold(0.0, |sum, (weight, input)| sum + weight * input);
+        rest = tail;
+    }
+}
 
 #[cfg(test)]
 mod tests {
     extern crate std;
-    use super::portable::scalar;
     use super::*;
     use crate::math::relu;
     use rand_core::{Rng, SeedableRng};
@@ -142,10 +198,13 @@ mod tests {
     #[test]
     fn transpose_agrees_with_the_definition() {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(4);
-        for (rows, cols) in [(1, 1), (5, 3), (64, 64), (17, 6)] {
+        for (rows, cols) in [(1, 1), (5, 3), (64, 64), (17, 6), (9, 7)] {
             let (w, y) = (random(rows * cols, &mut rng), random(rows, &mut rng));
             let mut x = std::vec![0.0; cols];
             gemv_transposed(&w, &y, &mut x);
+            let mut single = std::vec![0.0; cols];
+            w.chunks_exact(rows).zip(&mut single).for_each(|(w, x)| gemv_transposed(w, &y, core::slice::from_mut(x)));
+            assert_eq!(x, single, "{rows} x {cols}");
             for (j, value) in x.iter().enumerate() {
                 let exact: f64 = (0..rows).map(|i| f64::from(w[j * rows + i]) * f64::from(y[i])).sum();
                 // Forward error of a sequential sum of `rows` terms below one: rows * 2^-24 each.
@@ -155,15 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn short_weights_do_not_panic() {
-        let mut y = [0.0; 20];
-        gemv_add(&[1.0; 7], &[1.0; 9], &mut y);
+    fn lengths_that_do_not_fit_leave_the_result_alone() {
+        let (mut y, mut lanes) = ([0.5; 20], [[0.5; LANES]; 20]);
+        for (weights, bias) in [(7, 20), (179, 20), (180, 19), (180, 0)] {
+            let (w, x, bias) = (std::vec![1.0; weights], [1.0; 9], std::vec![1.0; bias]);
+            dense(&w, &x, &bias, &mut y);
+            dense_relu(&w, &x, &bias, &mut y);
+            dense_batch(&w, &[[1.0; LANES]; 9], &bias, &mut lanes);
+            dense_relu_batch(&w, &[[1.0; LANES]; 9], &bias, &mut lanes);
+        }
+        gemv_add(&[1.0; 179], &[1.0; 9], &mut y);
+        gemv_transposed(&[1.0; 179], &[1.0; 9], &mut y);
+        assert_eq!((y, lanes), ([0.5; 20], [[0.5; LANES]; 20]));
         gemv_add(&[1.0; 7], &[1.0; 9], &mut []);
-        dense(&[1.0; 7], &[1.0; 9], &[1.0; 3], &mut y);
-        dense_relu(&[1.0; 21], &[1.0; 9], &[1.0; 19], &mut y);
-        gemv_transposed(&[1.0; 7], &[1.0; 9], &mut y);
-        let mut y = [[0.0; LANES]; 20];
-        dense_batch(&[1.0; 21], &[[1.0; LANES]; 9], &[1.0; 3], &mut y);
-        dense_relu_batch(&[1.0; 21], &[[1.0; LANES]; 9], &[1.0; 3], &mut []);
+        dense_batch(&[], &[[1.0; LANES]; 9], &[], &mut []);
+        gemv_transposed(&[], &[1.0; 9], &mut []);
     }
 }

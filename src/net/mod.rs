@@ -12,7 +12,7 @@ mod velocity;
 
 pub use activation::{Activation, Trunk};
 pub use critic::{Critic, CriticScratch, CriticShape};
-pub use kernel::{LANES, gemv_add};
+pub use kernel::{LANES, dense, gemv_add};
 pub use velocity::{VelocityNet, VelocityShape};
 
 /// Why a network cannot be built over the slices it was given.

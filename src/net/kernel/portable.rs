@@ -1,57 +1,37 @@
-//! The kernels in safe Rust: the scalar definition, and column blocks for machines without a kernel of their own.
+//! The kernels in safe Rust, for machines without one of their own: column blocks.
 //!
-//! Blocks of rows keep their sums in registers while the columns stream by, which compilers turn into vector code where
+//! A block of rows keeps its sums in registers while the columns stream by, which compilers turn into vector code where
 //! there is any. No panics, no allocation.
 
-use super::LANES;
-
-/// The definition of every kernel, one row after the other: what the others are compared with.
-pub(crate) mod scalar {
-    use super::LANES;
-
-    /// `y = W x + bias`.
-    pub(crate) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32]) {
-        let rows = y.len();
-        for (i, (sum, bias)) in y.iter_mut().zip(bias).enumerate() {
-            *sum = *bias;
-            for (weight, input) in w.iter().skip(i).step_by(rows).zip(x) {
-                *sum += weight * input;
-            }
-        }
-    }
-
-    /// The same for each lane.
-    pub(crate) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]]) {
-        let rows = y.len();
-        for lane in 0..LANES {
-            for (i, (sums, bias)) in y.iter_mut().zip(bias).enumerate() {
-                let mut sum = *bias;
-                for (weight, input) in w.iter().skip(i).step_by(rows).zip(x) {
-                    sum += weight * input[lane];
-                }
-                sums[lane] = sum;
-            }
-        }
-    }
-}
+use super::{LANES, fits};
+use crate::math;
 
 /// Rows held in registers at once; a Cortex-M4F has 32 single-precision registers.
 const BLOCK: usize = 16;
 
-/// `y += W x` for a column-major `W` of `y.len()` rows and `x.len()` columns.
-///
-/// Exactly `y.len() * x.len()` multiply-accumulates. Columns that `w` lacks are left out: callers check lengths.
-#[inline]
+/// See [`super::gemv_add`].
 pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-    product(w, x, None, y, |sum| sum);
+    if fits(w, y, y.len(), x.len()) {
+        product(w, x, None, y, |sum| sum);
+    }
 }
 
-/// `y = f(W x + bias)` for a column-major `W` of `y.len()` rows and `x.len()` columns; each sum starts from its bias.
-///
-/// Rows that `bias` lacks are left as they were: callers check lengths.
-#[inline]
-pub(super) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
-    product(w, x, Some(bias), y, f);
+/// See [`super::dense`] and [`super::dense_relu`].
+pub(super) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32], relu: bool) {
+    match (fits(w, bias, y.len(), x.len()), relu) {
+        (false, _) => {}
+        (true, true) => product(w, x, Some(bias), y, math::relu),
+        (true, false) => product(w, x, Some(bias), y, |sum| sum),
+    }
+}
+
+/// See [`super::dense_batch`] and [`super::dense_relu_batch`].
+pub(super) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]], relu: bool) {
+    match (fits(w, bias, y.len(), x.len()), relu) {
+        (false, _) => {}
+        (true, true) => lanes(w, x, bias, y, math::relu),
+        (true, false) => lanes(w, x, bias, y, |sum| sum),
+    }
 }
 
 /// `y = f(W x + start)` with the sums started from `bias`, or from `y` itself.
@@ -106,25 +86,10 @@ fn rows_of<const N: usize>(
     *out = sums.map(f);
 }
 
-/// `x = W^T y` for a column-major `W` of `y.len()` rows and `x.len()` columns: one dot product a column.
-#[inline]
-pub(crate) fn gemv_transposed(w: &[f32], y: &[f32], x: &mut [f32]) {
-    let mut rest = w;
-    for out in x {
-        let (column, tail) = rest.split_at_checked(y.len()).unwrap_or((rest, &[]));
-        let mut acc = 0.0;
-        for (weight, input) in column.iter().zip(y) {
-            acc += weight * input;
-        }
-        *out = acc;
-        rest = tail;
-    }
-}
-
-/// `y = f(W x + bias)` for every lane; four rows at a time, whose sixteen sums, four weights and four inputs fit a
-/// Cortex-M4F's registers.
-#[inline]
-pub(super) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]], f: impl Fn(f32) -> f32) {
+/// `y = f(W x + bias)` for every lane; four rows at a time, whose sums, weights and inputs fit the registers of a machine
+/// with 32.
+#[inline(always)]
+fn lanes(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]], f: impl Fn(f32) -> f32) {
     let rows = y.len();
     let mut blocks = y.chunks_exact_mut(4);
     let mut start = 0;

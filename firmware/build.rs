@@ -27,6 +27,9 @@ fn build() -> Result<(), String> {
     policies(&out)
 }
 
+/// The drivers of src/uart.rs.
+const UARTS: [&str; 4] = ["cmsdk", "nrf51", "ns16550", "stm32"];
+
 /// The board that stands for a triple when none is named.
 fn default_board(triple: &str) -> Result<&'static str, String> {
     match triple {
@@ -55,16 +58,37 @@ fn board(out: &Path) -> Result<(), String> {
     let number = |key: &str| {
         facts.get(key).and_then(toml::Value::as_integer).ok_or(format!("boards/{name}/board.toml has no number {key}"))
     };
+    let inner = |table: &str, key: &str| {
+        let value = facts.get(table).and_then(|table| table.get(key)).and_then(toml::Value::as_integer);
+        value.ok_or(format!("boards/{name}/board.toml has no number {table}.{key}"))
+    };
     if facts.get("triple").and_then(toml::Value::as_str) != Some(&triple) {
         return Err(format!("FLOWLET_BOARD={name} is not of the target {triple}: choose it by --target"));
     }
     let source = format!(
         "/// The board's name.\npub const NAME: &str = {name:?};\n\
          /// Clock of the control timer in QEMU.\npub const TIMER_HZ: u32 = {};\n\
-         /// Every instruction takes 2^ICOUNT_SHIFT ns of virtual time in QEMU.\npub const ICOUNT_SHIFT: u32 = {};\n",
+         /// Every instruction takes 2^ICOUNT_SHIFT ns of virtual time in QEMU.\npub const ICOUNT_SHIFT: u32 = {};\n\
+         /// Address of the serial port's registers.\npub const UART_BASE: usize = {};\n\
+         /// Number of its receive interrupt.\npub const UART_INTERRUPT: u16 = {};\n\
+         /// Its clock.\npub const UART_HZ: u32 = {};\n\
+         /// Bytes for uploaded policies.\npub const HIL_UPLOADS: usize = {};\n\
+         /// Floats of scratch for them.\npub const HIL_SCRATCH: usize = {};\n\
+         /// Longest payload of a frame.\npub const HIL_PAYLOAD: usize = {};\n",
         number("timer_hz")?,
         number("icount_shift")?,
+        inner("uart", "base")?,
+        inner("uart", "interrupt")?,
+        inner("uart", "clock")?,
+        inner("hil", "uploads")?,
+        inner("hil", "scratch")?,
+        inner("hil", "payload")?,
     );
+    println!("cargo::rustc-check-cfg=cfg(uart, values({}))", UARTS.map(|kind| format!("{kind:?}")).join(", "));
+    match facts.get("uart").and_then(|uart| uart.get("kind")).and_then(toml::Value::as_str) {
+        Some(kind) if UARTS.contains(&kind) => println!("cargo::rustc-cfg=uart={kind:?}"),
+        _ => return Err(format!("boards/{name}/board.toml: uart.kind must be one of {}", UARTS.join(", "))),
+    }
     write(&out.join("board.rs"), source.as_bytes())?;
     let memory = fs::read(folder.join("memory.x")).map_err(|error| format!("boards/{name}/memory.x: {error}"))?;
     write(&out.join("memory.x"), &memory)?;

@@ -5,6 +5,7 @@
 //! inside returns the digest of what it had, which then differs.
 
 mod flow;
+mod int8;
 mod kernel;
 mod rfm;
 
@@ -45,6 +46,8 @@ pub const CASES: &[Case] = &[
     ("kernel-dense", kernel::dense),
     ("kernel-batch", kernel::batch),
     ("activations", kernel::activations),
+    ("kernel-int8", int8::kernel),
+    ("velocity-int8", int8::velocity),
     ("velocity", velocity),
     ("subnormal", subnormal),
     ("euler", |seed| solver(seed, Solver::Euler)),

@@ -6,6 +6,7 @@
 //! * [`time`]: a control tick at a fixed rate in virtual time and an exact count of executed instructions.
 //! * [`stack`]: the high-water mark of the stack.
 //! * [`mod@log`]: `defmt` frames over semihosting.
+//! * [`uart`]: the board's serial port, for hardware in the loop.
 //! * [`embedded`]: the policies in flash, checked before they are used.
 //! * [`scenario`]: what can happen to a controlled plant, for the program `control` and for the host.
 //!
@@ -23,6 +24,7 @@ pub mod log;
 pub mod scenario;
 pub mod stack;
 pub mod time;
+pub mod uart;
 
 #[cfg(target_arch = "arm")]
 pub use cortex_m_rt::entry;

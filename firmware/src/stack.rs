@@ -71,3 +71,9 @@ fn lowest() -> Option<u32> {
     }
     (word != bottom).then_some((top as usize - word as usize) as u32)
 }
+
+/// Whether the stack has reached the static data; one read.
+pub fn overrun() -> bool {
+    // SAFETY: a plain read of RAM.
+    unsafe { addr_of_mut!(__sheap).read_volatile() != PATTERN }
+}

@@ -80,6 +80,21 @@ pub fn start(period_us: u32) {
     machine::start_ticks(period_us);
 }
 
+/// Whether the timer can tick at this period; with another one [`start`] panics.
+pub fn fits(period_us: u32) -> bool {
+    machine::reload(period_us).is_some()
+}
+
+/// Stops the control tick; instructions are counted as before.
+pub fn stop() {
+    machine::stop_ticks();
+}
+
+/// Sleeps until an interrupt that is switched on becomes pending, unless `done`; the tick is one.
+pub fn rest_unless(done: impl Fn() -> bool) {
+    machine::sleep_unless(done);
+}
+
 /// Ticks since [`start`].
 pub fn ticks() -> u32 {
     TICKS.load(Ordering::Relaxed)
@@ -173,10 +188,18 @@ mod machine {
         run(LONGEST, false);
     }
 
-    pub fn start_ticks(period_us: u32) {
+    /// What SysTick counts down from.
+    pub fn reload(period_us: u32) -> Option<u32> {
         let ticks = u64::from(period_us) * u64::from(board::TIMER_HZ) / 1_000_000;
-        assert!(ticks >= 2 && ticks - 1 <= u64::from(LONGEST), "the control period does not fit SysTick");
-        run(ticks as u32 - 1, true);
+        (ticks >= 2 && ticks - 1 <= u64::from(LONGEST)).then(|| ticks as u32 - 1)
+    }
+
+    pub fn start_ticks(period_us: u32) {
+        run(reload(period_us).expect("the control period does not fit SysTick"), true);
+    }
+
+    pub fn stop_ticks() {
+        run(LONGEST, false);
     }
 
     fn run(reload: u32, interrupt: bool) {
@@ -249,9 +272,19 @@ mod machine {
 
     pub fn start_counter() {}
 
-    pub fn start_ticks(period_us: u32) {
+    /// Counts of the machine timer in a period.
+    pub fn reload(period_us: u32) -> Option<u32> {
         let ticks = u64::from(period_us) * u64::from(board::TIMER_HZ) / 1_000_000;
-        assert!(ticks >= 2 && ticks <= u64::from(u32::MAX), "the control period does not fit the machine timer");
+        u32::try_from(ticks).ok().filter(|ticks| *ticks >= 2)
+    }
+
+    pub fn stop_ticks() {
+        // SAFETY: the interrupt is off from here on.
+        unsafe { mie::clear_mtimer() };
+    }
+
+    pub fn start_ticks(period_us: u32) {
+        let ticks = u64::from(reload(period_us).expect("the control period does not fit the machine timer"));
         PERIOD.store(ticks as u32, Ordering::Relaxed);
         let (low, high) = loop {
             // SAFETY: reads of the machine timer; a second look at the high half tells a carry in between.

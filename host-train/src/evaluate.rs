@@ -213,10 +213,19 @@ pub fn evaluate_until(
 /// The transitions of so many episodes by plain samples, as `train --replay` takes them.
 pub fn record(player: &mut dyn Player, env: &mut Decision, episodes: usize, seed: u64) -> Result<Vec<Recorded>> {
     let mut rows = Vec::new();
-    for i in 0..episodes {
-        episode(player, env, (seed, i as u64), None, &mut |row| rows.push(row))?;
-    }
+    play_plain(player, env, episodes, seed, &mut |row| rows.push(row))?;
     Ok(rows)
+}
+
+/// The returns of so many episodes by plain samples; `seen` gets each transition.
+pub fn play_plain(
+    player: &mut dyn Player,
+    env: &mut Decision,
+    episodes: usize,
+    seed: u64,
+    seen: &mut dyn FnMut(Recorded),
+) -> Result<Vec<f64>> {
+    (0..episodes).map(|i| Ok(episode(player, env, (seed, i as u64), None, seen)?.0)).collect()
 }
 
 /// The return of one episode and the way it took; `seen` gets each transition.

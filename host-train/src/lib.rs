@@ -15,6 +15,7 @@ pub mod env;
 pub mod evaluate;
 pub mod export;
 pub mod fleet;
+pub mod hil;
 pub mod nn;
 pub mod noise;
 pub mod normaliser;

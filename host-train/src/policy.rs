@@ -12,9 +12,9 @@ use crate::normaliser::Normaliser;
 use crate::run::RunDir;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
-use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
+use flowlet::net::{Activation, CriticShape, Trunk, Velocity, VelocityShape};
 use flowlet::policy::{
-    Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch, Squash, StepEntry,
+    Artefact, BestOfScratch, CriticManifest, Manifest, Policy, PolicyError, PolicyScratch, Squash, StepEntry, Weights,
 };
 use rand_xoshiro::Xoshiro128PlusPlus;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,7 @@ impl ArtefactBytes {
             period_us: period_us(&env)?,
             shape: velocity_shape(rfm, &spec),
             frequencies: &frequencies,
-            params: &params,
+            weights: Weights::F32(&params),
             plan: Plan {
                 solver: Solver::Euler,
                 steps: rfm.integration_steps,
@@ -159,14 +159,14 @@ impl ArtefactBytes {
         let kept = Plan { steps: plan.steps, ..*old.plan() } == plan;
         let steps: Vec<StepEntry> = old.step_table().filter(|_| kept).collect();
         let net = old.velocity();
-        self.remade((*net.shape(), net.frequencies(), net.params()), plan, keep_critics, &steps)
+        self.remade((*net.shape(), net.frequencies(), weights(&old)), plan, keep_critics, &steps)
     }
 
     /// The same policy with another step table.
     pub fn with_step_table(&self, steps: &[StepEntry]) -> Result<Self> {
         let old = self.artefact()?;
         let net = old.velocity();
-        self.remade((*net.shape(), net.frequencies(), net.params()), *old.plan(), true, steps)
+        self.remade((*net.shape(), net.frequencies(), weights(&old)), *old.plan(), true, steps)
     }
 
     /// The same policy with a network that knows no time and is integrated in one Euler step.
@@ -180,12 +180,12 @@ impl ArtefactBytes {
             ..*old.velocity().shape()
         };
         let plan = Plan { solver: Solver::Euler, steps: 1, t_start: 0.0, t_end: 1.0, ..*old.plan() };
-        self.remade((shape, &net.shape().frequencies, &net.exported()), plan, keep_critics, &[])
+        self.remade((shape, &net.shape().frequencies, Weights::F32(&net.exported())), plan, keep_critics, &[])
     }
 
     fn remade(
         &self,
-        (shape, frequencies, params): (VelocityShape, &[f32], &[f32]),
+        (shape, frequencies, weights): (VelocityShape, &[f32], Weights<'_>),
         plan: Plan,
         keep_critics: bool,
         step_table: &[StepEntry],
@@ -200,7 +200,7 @@ impl ArtefactBytes {
             period_us: old.period_us(),
             shape,
             frequencies,
-            params,
+            weights,
             plan,
             source: old.source(),
             schedule: old.schedule(),
@@ -223,6 +223,14 @@ impl ArtefactBytes {
             test_observation: observation,
             test_noise: noise,
         })
+    }
+}
+
+/// The velocity network's numbers, as they stand in the artefact.
+fn weights<'a>(artefact: &Artefact<'a>) -> Weights<'a> {
+    match artefact.velocity() {
+        Velocity::F32(net) => Weights::F32(net.params()),
+        Velocity::Int8(net) => Weights::Int8(net.words()),
     }
 }
 
@@ -374,7 +382,7 @@ mod tests {
         let (_, agent, bytes) = artefact(&[], "default");
         let view = bytes.artefact().unwrap();
         assert_eq!((view.name(), view.period_us()), ("cartpole", 40_000));
-        assert_eq!(view.velocity().params().len(), agent.actor_params().len());
+        assert_eq!(view.velocity().as_f32().unwrap().params().len(), agent.actor_params().len());
         assert_eq!((view.critics().count(), view.particles()), (2, agent.config().particles));
         assert_eq!(view.plan().steps, agent.config().integration_steps);
         let mut policy = HostPolicy::new(view).unwrap();
@@ -408,7 +416,7 @@ mod tests {
         let revised = bytes.revised(plan, false).unwrap();
         let new = revised.artefact().unwrap();
         assert_eq!((new.plan(), new.critics().count(), new.particles()), (&plan, 0, 0));
-        assert_eq!(new.velocity().params(), view.velocity().params());
+        assert_eq!(new.velocity().as_f32().unwrap().params(), view.velocity().as_f32().unwrap().params());
         HostPolicy::new(new).unwrap().self_test().unwrap();
         let same = bytes.revised(*view.plan(), true).unwrap();
         assert_eq!(same.as_slice(), bytes.as_slice());

@@ -46,7 +46,7 @@ fn the_ending_or_the_name_chooses_the_format() {
     assert_eq!(report(&export(&[POLICY, "--out", tensors, "--json"]))["format"], "safetensors");
     let file = fs::read(tensors).unwrap();
     let bias = SafeTensors::deserialize(&file).unwrap().tensor("velocity.out.bias").unwrap().data().to_vec();
-    let params = Artefact::new(whole.as_slice()).unwrap().velocity().params().to_vec();
+    let params = Artefact::new(whole.as_slice()).unwrap().velocity().as_f32().unwrap().params().to_vec();
     assert_eq!(bias, params.last().unwrap().to_le_bytes());
 
     let onnx = path(folder.path(), "a.onnx", &mut place);

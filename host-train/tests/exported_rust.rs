@@ -8,7 +8,7 @@ mod policy;
 
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, Trunk, VelocityShape};
-use flowlet::policy::{Manifest, Squash};
+use flowlet::policy::{Manifest, Squash, Weights};
 use host_train::policy::{ArtefactBytes, HostPolicy};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -30,7 +30,7 @@ fn artefact() -> ArtefactBytes {
         period_us: 20_000,
         shape,
         frequencies: &[1.5, 3.0],
-        params: &params,
+        weights: Weights::F32(&params),
         plan: Plan { solver: Solver::Midpoint, steps: 3, t_start: 0.0, t_end: 1.0, latent_clip: 5.0 },
         source: Source::Gaussian,
         schedule: Schedule::Linear,

@@ -5,7 +5,7 @@
 
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityNet, VelocityShape};
-use flowlet::policy::{CriticManifest, Manifest, Policy, PolicyScratch, Squash};
+use flowlet::policy::{CriticManifest, Manifest, Policy, PolicyScratch, Squash, Weights};
 use host_train::export::onnx::{self, Part};
 use host_train::export::tensors;
 use host_train::policy::ArtefactBytes;
@@ -108,7 +108,7 @@ fn random(shape: VelocityShape, plan: Plan, source: Source, schedule: Schedule, 
         period_us: 10_000,
         shape,
         frequencies: &numbers.uniform(shape.frequencies, 12.0),
-        params: &params,
+        weights: Weights::F32(&params),
         plan,
         source,
         schedule,
@@ -176,7 +176,7 @@ fn actions(policy: &Policy<'_>, observations: &[f32], noise: &[f32]) -> Vec<f32>
 
 /// flowlet's velocities, row after row.
 fn velocities(policy: &Policy<'_>, observations: &[f32], latents: &[f32], times: &[f32]) -> Vec<f32> {
-    let net: &VelocityNet<'_> = policy.artefact().velocity();
+    let net: &VelocityNet<'_> = policy.artefact().velocity().as_f32().unwrap();
     let (shape, h) = (net.shape(), net.shape().hidden);
     let (mut state, mut base, mut time) = (vec![0.0; shape.obs], vec![0.0; h], vec![0.0; h]);
     let (mut a, mut b) = (vec![0.0; h], vec![0.0; h]);
@@ -218,7 +218,7 @@ fn onnxruntime_computes_what_flowlet_computes() {
         ] {
             let name = format!("{i}-{}.onnx", part.name());
             let values: Vec<u8> = inputs.into_iter().flatten().flat_map(|x| x.to_le_bytes()).collect();
-            fs::write(folder.path().join(&name), onnx::encode(&artefact, part)).unwrap();
+            fs::write(folder.path().join(&name), onnx::encode(&artefact, part).unwrap()).unwrap();
             fs::write(folder.path().join(format!("{name}.in")), values).unwrap();
             let width = range.low.iter().zip(range.high).map(|(low, high)| high - low).fold(0.0, f32::max);
             wanted.push((name.clone(), outputs, if part == Part::Policy { width } else { 0.0 }));

@@ -32,7 +32,7 @@ fn same(a: &[f32], b: &[f32]) -> bool {
 }
 
 /// The digest, or the mark of a kernel that differs from the definition.
-fn verdict(digest: Digest, differing: u64) -> u64 {
+pub(super) fn verdict(digest: Digest, differing: u64) -> u64 {
     if differing == 0 { digest.finish() } else { DIFFERS + differing.min(255) }
 }
 

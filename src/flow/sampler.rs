@@ -9,7 +9,7 @@
 
 use super::Solver;
 use crate::math;
-use crate::net::{LANES, VelocityNet};
+use crate::net::{LANES, Velocity};
 
 /// How a latent is integrated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -92,17 +92,19 @@ impl Plan {
 }
 
 /// Memory that a sampler writes; each slice may be longer than asked for.
+///
+/// `table`, `state`, `base`, `a` and `b` are words of the network's number format and need not hold floats.
 #[derive(Debug)]
 pub struct SamplerScratch<'s> {
-    /// Time table, `nodes * H` floats, filled by [`Sampler::prepare`].
+    /// Time table, `nodes * H` words, filled by [`Sampler::prepare`].
     pub table: &'s mut [f32],
-    /// State part of the first layer, `H` floats, filled by [`Sampler::observe`].
+    /// State part of the first layer, `H` words, filled by [`Sampler::observe`].
     pub state: &'s mut [f32],
-    /// `H` floats.
+    /// `H` words.
     pub base: &'s mut [f32],
-    /// `H` floats.
+    /// `H` words.
     pub a: &'s mut [f32],
-    /// `H` floats.
+    /// `H` words.
     pub b: &'s mut [f32],
     /// `3 * act` floats.
     pub slopes: &'s mut [f32],
@@ -111,19 +113,19 @@ pub struct SamplerScratch<'s> {
 /// A velocity network with a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampler<'a> {
-    net: VelocityNet<'a>,
+    net: Velocity<'a>,
     plan: Plan,
 }
 
 impl<'a> Sampler<'a> {
     /// A sampler of `net` by `plan`.
-    pub fn new(net: VelocityNet<'a>, plan: Plan) -> Result<Self, PlanError> {
+    pub fn new(net: impl Into<Velocity<'a>>, plan: Plan) -> Result<Self, PlanError> {
         plan.check()?;
-        Ok(Self { net, plan })
+        Ok(Self { net: net.into(), plan })
     }
 
     /// The network.
-    pub fn net(&self) -> &VelocityNet<'a> {
+    pub fn net(&self) -> &Velocity<'a> {
         &self.net
     }
 
@@ -173,7 +175,7 @@ impl<'a> Sampler<'a> {
     /// [`integrate`](Self::integrate), latent by latent; it fails where one of them does.
     ///
     /// Needs [`prepare`](Self::prepare) and [`observe`](Self::observe) before it. `layers` are two slices of at least `H`
-    /// rows, `slopes` one of at least `3 act`.
+    /// rows, `slopes` one of at least `3 act`. In int8 the latents go one by one.
     pub fn integrate_batch(
         &self,
         x: &mut [[f32; LANES]],
@@ -182,6 +184,19 @@ impl<'a> Sampler<'a> {
         slopes: &mut [[f32; LANES]],
     ) -> Result<(), SampleError> {
         let (h, d) = (self.net.shape().hidden, self.net.shape().act);
+        let Velocity::F32(net) = &self.net else {
+            let one = slopes.as_flattened_mut().get_mut(..d).ok_or(SampleError::Scratch)?;
+            for lane in 0..LANES {
+                for (one, row) in one.iter_mut().zip(x.iter()) {
+                    *one = row.get(lane).copied().unwrap_or(0.0);
+                }
+                self.integrate(one, scratch)?;
+                for (one, row) in one.iter().zip(x.iter_mut()) {
+                    row.iter_mut().skip(lane).take(1).for_each(|place| *place = *one);
+                }
+            }
+            return Ok(());
+        };
         let SamplerScratch { table, state, base, .. } = scratch;
         let [a, b] = layers;
         let (Some(a), Some(b), true) = (a.get_mut(..h), b.get_mut(..h), x.len() == d) else {
@@ -189,7 +204,7 @@ impl<'a> Sampler<'a> {
         };
         let parts = Parts::of(self, table, state, base)?;
         self.follow(x.as_flattened_mut(), slopes.as_flattened_mut(), parts, |base, point, slope| {
-            self.net.velocity_batch(base, point.as_chunks().0, a, b, slope.as_chunks_mut().0);
+            net.velocity_batch(base, point.as_chunks().0, a, b, slope.as_chunks_mut().0);
         })
     }
 
@@ -212,9 +227,7 @@ impl<'a> Sampler<'a> {
             point.copy_from_slice(x);
             for stage in self.plan.solver.stages() {
                 let row = table.get((i * per_step + stage.node) * h..).unwrap_or(&[]);
-                for ((base, state), time) in base.iter_mut().zip(state).zip(row) {
-                    *base = state + time;
-                }
+                self.net.join(state, row, base);
                 if stage.c != 0.0 {
                     for ((point, start), slope) in point.iter_mut().zip(x.iter()).zip(slope.iter()) {
                         *point = math::flush(start + stage.c * step * slope);
@@ -285,7 +298,7 @@ impl core::error::Error for SampleError {}
 mod tests {
     extern crate std;
     use super::*;
-    use crate::net::{Activation, Trunk, VelocityShape};
+    use crate::net::{Activation, Trunk, VelocityNet, VelocityShape};
     use std::{vec, vec::Vec};
 
     const SHAPE: VelocityShape = VelocityShape {

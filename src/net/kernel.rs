@@ -4,7 +4,7 @@
 //! rounded. All kernels keep this order, so they differ in speed and never in bits: [`scalar`] has the definition, and
 //! what runs is compared with it on every target by [`crate::conformance`] and by the tests below.
 //!
-//! * [`assembly`]: the FPU of Cortex-M4F, M7 and M33, Helium, RISC-V with F; the one place with `unsafe`.
+//! * [`assembly`]: the FPU of Cortex-M4F, M7 and M33, Helium, RISC-V with F; with [`int8`]'s the one place with `unsafe`.
 //! * [`portable`]: column blocks in safe Rust, for every other target.
 //!
 //! No panics, no allocation: where the lengths of the slices do not fit, the result is left as it was.
@@ -12,6 +12,7 @@
 #[cfg(any(flowlet_vfp, flowlet_mve, flowlet_rvf))]
 #[allow(unsafe_code)]
 mod assembly;
+pub(crate) mod int8;
 #[cfg(not(any(flowlet_vfp, flowlet_mve, flowlet_rvf)))]
 mod portable;
 pub(crate) mod scalar;

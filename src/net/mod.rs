@@ -8,11 +8,17 @@
 mod activation;
 mod critic;
 pub(crate) mod kernel;
+mod number;
+mod quantise;
+mod quantised;
 mod velocity;
 
 pub use activation::{Activation, Trunk};
 pub use critic::{Critic, CriticScratch, CriticShape};
 pub use kernel::{LANES, dense, gemv_add};
+pub use number::{NumberFormat, Velocity};
+pub use quantise::{Calibration, QuantiseError, quantise};
+pub use quantised::QuantisedNet;
 pub use velocity::{VelocityNet, VelocityShape};
 
 /// Why a network cannot be built over the slices it was given.
@@ -31,6 +37,10 @@ pub enum ShapeError {
     },
     /// The number of time frequencies differs from the shape's.
     Frequencies,
+    /// An int8 network is less than four units wide.
+    Narrow,
+    /// Something of an int8 network has a value that the format does not allow.
+    Value(&'static str),
 }
 
 impl core::fmt::Display for ShapeError {
@@ -40,6 +50,8 @@ impl core::fmt::Display for ShapeError {
             Self::Parameters { expected, found } => {
                 write!(f, "the network's shape needs {expected} parameters, but {found} were given")
             }
+            Self::Narrow => f.write_str("an int8 network needs hidden layers of at least 4 units"),
+            Self::Value(what) => write!(f, "the network's {what} have a value that the format does not allow"),
             Self::Frequencies => f.write_str("the list of time frequencies differs in length from the network's shape"),
         }
     }

@@ -80,7 +80,7 @@ pub struct VelocityNet<'a> {
 
 /// Whose sine and cosine make the time features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TimeFeatures {
+pub(super) enum TimeFeatures {
     /// [`math::sin_cos`].
     Own,
     /// `libm`'s, which version 1 of the artefact means.
@@ -152,6 +152,13 @@ impl<'a> VelocityNet<'a> {
         }
     }
 
+    /// `base = state part + time part`.
+    pub fn join(&self, state: &[f32], time: &[f32], base: &mut [f32]) {
+        for ((base, state), time) in base.iter_mut().zip(state).zip(time) {
+            *base = state + time;
+        }
+    }
+
     /// `v = v(x, t, s)` from `base = state part + time part` (width `H`) and the latent `x`.
     ///
     /// `a` and `b` are scratch of width `H`. The result may be infinite or NaN when weights overflow.
@@ -204,7 +211,7 @@ impl<'a> VelocityNet<'a> {
 
 impl TimeFeatures {
     /// Component `j` of the time features `[sin(f_0 t), .., sin(f_{F-1} t), cos(f_0 t), .., cos(f_{F-1} t)]`.
-    fn component(self, frequencies: &[f32], t: f32, j: usize) -> f32 {
+    pub(super) fn component(self, frequencies: &[f32], t: f32, j: usize) -> f32 {
         let n = frequencies.len();
         let (sine, place) = if j < n { (true, j) } else { (false, j - n) };
         let Some(f) = frequencies.get(place) else { return 0.0 };

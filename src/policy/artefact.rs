@@ -7,7 +7,10 @@
 
 use crate::flow::{Plan, Schedule, Solver, Source};
 use crate::math;
-use crate::net::{Activation, Critic, CriticShape, Trunk, VelocityNet, VelocityShape};
+use crate::net::{
+    Activation, Critic, CriticShape, NumberFormat, QuantisedNet, ShapeError, Trunk, Velocity, VelocityNet,
+    VelocityShape,
+};
 use crate::policy::{ActionRange, Normalizer, Squash, StepTable};
 use zerocopy::FromBytes;
 
@@ -117,7 +120,7 @@ pub struct Artefact<'a> {
     version: u32,
     name: &'a str,
     period_us: u32,
-    velocity: VelocityNet<'a>,
+    velocity: Velocity<'a>,
     plan: Plan,
     source: Source,
     schedule: Schedule,
@@ -136,11 +139,19 @@ pub struct Artefact<'a> {
     bytes: &'a [u8],
 }
 
+/// Words of a velocity network.
+pub(super) const fn velocity_words(shape: &VelocityShape, format: NumberFormat) -> usize {
+    match format {
+        NumberFormat::F32 => shape.params(),
+        NumberFormat::Int8 => QuantisedNet::words_of(shape),
+    }
+}
+
 /// Bytes of an artefact of this shape whose critics, their self-test and the step table take `further` words.
-pub(super) const fn file_len(shape: &VelocityShape, further: usize) -> usize {
+pub(super) const fn file_len(shape: &VelocityShape, format: NumberFormat, further: usize) -> usize {
     let observations = shape.obs.saturating_mul(CHANNEL_NAME + 3 * 4);
     let actions = shape.act.saturating_mul(CHANNEL_NAME + 4 * 4);
-    let words = shape.frequencies.saturating_add(shape.params()).saturating_add(further);
+    let words = shape.frequencies.saturating_add(velocity_words(shape, format)).saturating_add(further);
     (HEADER + 4).saturating_add(observations).saturating_add(actions).saturating_add(words.saturating_mul(4))
 }
 
@@ -222,6 +233,11 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    fn words(&mut self, n: usize) -> Result<&'a [u32], ArtefactError> {
+        let bytes = self.bytes(n.saturating_mul(4))?;
+        <[u32]>::ref_from_bytes(bytes).map_err(|_| ArtefactError::Misaligned)
+    }
+
     fn floats(&mut self, n: usize) -> Result<&'a [f32], ArtefactError> {
         let bytes = self.bytes(4 * n)?;
         <[f32]>::ref_from_bytes(bytes).map_err(|_| ArtefactError::Misaligned)
@@ -265,7 +281,8 @@ impl<'a> Artefact<'a> {
         }
         r.rest = body.get(HEADER..).ok_or(E::TooShort)?;
 
-        r.count(word::NUMBER, 0, 0, "number format")?;
+        let format = NumberFormat::from_code(r.word(word::NUMBER)).filter(|f| version > 1 || *f == NumberFormat::F32);
+        let format = format.ok_or(E::Field("number format"))?;
         let squash =
             Squash::from_code(r.word(word::SQUASH)).filter(|squash| version > 1 || *squash == Squash::TanhLibm);
         let squash = squash.filter(|squash| cfg!(feature = "version-1") || *squash != Squash::TanhLibm);
@@ -329,7 +346,7 @@ impl<'a> Artefact<'a> {
             })
         };
         let critic_params = critic_shape.map_or(0, |c| c.params());
-        let expected = file_len(&shape, critics * (critic_params + 1) + STEP_ENTRY * step_entries);
+        let expected = file_len(&shape, format, critics * (critic_params + 1) + STEP_ENTRY * step_entries);
         if expected != bytes.len() {
             return Err(E::Length { expected, found: bytes.len() });
         }
@@ -357,12 +374,26 @@ impl<'a> Artefact<'a> {
         if !all_lawful(frequencies, math::FLUSH, WEIGHT_MAX) {
             return Err(E::Number("time frequencies"));
         }
-        let params = r.floats(shape.params())?;
-        let inputs = shape.obs + shape.act + 2 * shape.frequencies;
-        check_params(params, blocks(inputs, shape.hidden, shape.layers, shape.act), "velocity weights")?;
-        let velocity = VelocityNet::new(shape, frequencies, params).map_err(|_| E::Field("shape"))?;
-        #[cfg(feature = "version-1")]
-        let velocity = if version == 1 { velocity.with_libm_features() } else { velocity };
+        let velocity = match format {
+            NumberFormat::F32 => {
+                let params = r.floats(shape.params())?;
+                let inputs = shape.obs + shape.act + 2 * shape.frequencies;
+                check_params(params, blocks(inputs, shape.hidden, shape.layers, shape.act), "velocity weights")?;
+                let net = VelocityNet::new(shape, frequencies, params);
+                #[cfg(feature = "version-1")]
+                let net = net.map(|net| if version == 1 { net.with_libm_features() } else { net });
+                net.map(Velocity::F32)
+            }
+            NumberFormat::Int8 => {
+                let words = r.words(velocity_words(&shape, format))?;
+                QuantisedNet::new(shape, frequencies, words).map(Velocity::Int8)
+            }
+        };
+        let velocity = velocity.map_err(|error| match error {
+            ShapeError::Value(what) => E::Number(what),
+            ShapeError::Narrow => E::Field("hidden width"),
+            _ => E::Field("shape"),
+        })?;
         let mut views = [None; 2];
         if let Some(c) = critic_shape {
             for view in views.iter_mut().take(critics) {
@@ -371,8 +402,7 @@ impl<'a> Artefact<'a> {
                 *view = Some(Critic::new(c, params).map_err(|_| E::Field("critic shape"))?);
             }
         }
-        let step_table = r.bytes(4 * STEP_ENTRY * step_entries)?;
-        let step_table = <[[u32; STEP_ENTRY]]>::ref_from_bytes(step_table).map_err(|_| E::Misaligned)?;
+        let (step_table, _) = r.words(STEP_ENTRY * step_entries)?.as_chunks();
         let step_table = StepTable::checked(step_table).ok_or(E::StepTable)?;
         let (test_observation, test_noise) = (r.floats(shape.obs)?, r.floats(shape.act)?);
         let (test_action, test_values) = (r.floats(shape.act)?, r.floats(critics)?);
@@ -420,7 +450,7 @@ impl<'a> Artefact<'a> {
     }
 
     /// The velocity network.
-    pub fn velocity(&self) -> &VelocityNet<'a> {
+    pub fn velocity(&self) -> &Velocity<'a> {
         &self.velocity
     }
 

@@ -10,7 +10,7 @@ use super::artefact::{
 use super::{BestOfScratch, Policy, PolicyError, PolicyScratch, Squash, StepEntry};
 use crate::flow::{Plan, Schedule, Source};
 use crate::math;
-use crate::net::{CriticShape, VelocityShape};
+use crate::net::{CriticShape, NumberFormat, VelocityShape};
 
 /// Critics that travel with a policy.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,31 @@ pub struct CriticManifest<'a> {
     pub temperature: f32,
 }
 
+/// The numbers of a velocity network, by its number format.
+#[derive(Debug, Clone, Copy)]
+pub enum Weights<'a> {
+    /// Parameters in the order of [`crate::net::VelocityNet`].
+    F32(&'a [f32]),
+    /// Words as [`crate::net::quantise`] writes them.
+    Int8(&'a [u32]),
+}
+
+impl Weights<'_> {
+    fn format(&self) -> NumberFormat {
+        match self {
+            Self::F32(_) => NumberFormat::F32,
+            Self::Int8(_) => NumberFormat::Int8,
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(params) => params.len(),
+            Self::Int8(words) => words.len(),
+        }
+    }
+}
+
 /// Everything an artefact holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Manifest<'a> {
@@ -38,8 +63,8 @@ pub struct Manifest<'a> {
     pub shape: VelocityShape,
     /// Time frequencies, radians per unit of flow time.
     pub frequencies: &'a [f32],
-    /// Parameters of the velocity network, in the order of [`crate::net::VelocityNet`].
-    pub params: &'a [f32],
+    /// The velocity network's numbers.
+    pub weights: Weights<'a>,
     /// Plan of integration.
     pub plan: Plan,
     /// Source of the noise.
@@ -129,7 +154,11 @@ impl Manifest<'_> {
     /// Bytes the artefact will have; `usize::MAX` where they cannot be counted.
     pub fn encoded_len(&self) -> usize {
         let critics = self.critics.map_or(0, |c| c.count.saturating_mul(c.shape.params().saturating_add(1)));
-        artefact::file_len(&self.shape, critics.saturating_add(self.step_table.len().saturating_mul(STEP_ENTRY)))
+        artefact::file_len(
+            &self.shape,
+            self.weights.format(),
+            critics.saturating_add(self.step_table.len().saturating_mul(STEP_ENTRY)),
+        )
     }
 
     /// Floats of scratch that [`encode`](Self::encode) needs.
@@ -185,7 +214,7 @@ impl Manifest<'_> {
         }
         for (what, expected, found) in [
             ("frequencies", self.shape.frequencies, self.frequencies.len()),
-            ("velocity parameters", self.shape.params(), self.params.len()),
+            ("velocity parameters", artefact::velocity_words(&self.shape, self.weights.format()), self.weights.len()),
             ("observation names", obs, self.obs_names.len()),
             ("action names", act, self.act_names.len()),
             ("observation means", obs, self.obs_mean.len()),
@@ -225,6 +254,7 @@ impl Manifest<'_> {
             (word::FREQUENCIES, s.frequencies as u32),
             (word::ACTIVATION, s.activation as u32),
             (word::TRUNK, s.trunk as u32),
+            (word::NUMBER, self.weights.format() as u32),
             (word::SOURCE, self.source.code()),
             (word::SCHEDULE, self.schedule.code()),
             (word::SOLVER, self.plan.solver as u32),
@@ -257,8 +287,13 @@ impl Manifest<'_> {
         w.floats(self.obs_mean.iter().map(|x| if x.is_nan() { *x } else { math::flush_bias(*x) }))?;
         w.floats(self.obs_scale.iter().copied())?;
         w.floats(self.low.iter().chain(self.high).chain(self.frequencies).copied())?;
-        let inputs = s.obs + s.act + 2 * s.frequencies;
-        w.params(self.params, artefact::blocks(inputs, s.hidden, s.layers, s.act))?;
+        match self.weights {
+            Weights::F32(params) => {
+                let inputs = s.obs + s.act + 2 * s.frequencies;
+                w.params(params, artefact::blocks(inputs, s.hidden, s.layers, s.act))?;
+            }
+            Weights::Int8(words) => words.iter().try_for_each(|word| w.bytes(&word.to_le_bytes()))?,
+        }
         if let Some(c) = critic {
             for params in c.params.chunks_exact(c.shape.params()) {
                 w.params(params, artefact::blocks(s.obs + s.act, c.shape.hidden, c.shape.layers, 1))?;

@@ -3,7 +3,7 @@
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math;
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry};
+use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry, Weights};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -108,7 +108,7 @@ fn encode(recipe: Recipe, critic: CriticShape, [scale_of_velocity, critic_scale]
         period_us: 10_000,
         shape,
         frequencies: &frequencies,
-        params: &params,
+        weights: Weights::F32(&params),
         plan: Plan { solver, steps, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 },
         source,
         schedule,

@@ -35,6 +35,10 @@ pub struct Board {
     pub timer_hz: u32,
     /// An instruction takes 2^icount_shift ns of virtual time.
     pub icount_shift: u32,
+    /// The serial port: driver, address, interrupt, clock. Only the firmware's build script reads it.
+    pub uart: toml::Table,
+    /// Memory for hardware in the loop. Only the firmware's build script reads it.
+    pub hil: toml::Table,
 }
 
 /// Every board, in the order of [`NAMES`].

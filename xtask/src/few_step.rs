@@ -148,12 +148,17 @@ impl Losses {
         let squares: f64 = self.losses.iter().map(|x| (x - mean).powi(2)).sum();
         let quantile = n.checked_sub(2).and_then(|i| STUDENT.get(i));
         let half = quantile.map(|t| t * (squares / (n - 1) as f64 / n as f64).sqrt());
-        let shown = |x: f64| format!("{:.2}", 100.0 * x);
         match half {
             Some(half) => format!("{} [{}, {}]", shown(mean), shown(mean - half), shown(mean + half)),
             None => shown(mean),
         }
     }
+}
+
+/// A share in per cent, without the sign of what rounds to nothing.
+fn shown(x: f64) -> String {
+    let text = format!("{:.2}", 100.0 * x);
+    if text == "-0.00" { "0.00".to_string() } else { text }
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -207,7 +212,7 @@ fn block(options: &Options, reports: &BTreeMap<&str, Vec<Value>>) -> Result<Stri
                 name.clone(),
                 losses.losses.len().to_string(),
                 losses.interval(),
-                format!("{:.2}", 100.0 * worst),
+                shown(worst),
                 optional(&losses.astray, 100.0),
                 if name.starts_with("**") { "-".to_string() } else { optional(&losses.cpu, 1.0) },
             ]);

@@ -12,6 +12,7 @@
 //! * [`snapshot`]: compares a log with the `.out` file beside its program.
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
+//! * [`hil`]: `host-train hil` against the firmware in QEMU, over its serial port.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
 //! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
@@ -24,6 +25,7 @@
 pub mod ablation;
 pub mod bench_peers;
 pub mod boards;
+pub mod c_interface;
 pub mod campaign;
 pub mod cargo;
 pub mod digests;
@@ -32,6 +34,7 @@ pub mod elf;
 pub mod estimates;
 pub mod few_step;
 pub mod firmware_report;
+pub mod hil;
 pub mod images;
 pub mod policy;
 pub mod profile_fit;
@@ -78,8 +81,12 @@ pub enum Command {
     BenchPeers(bench_peers::Options),
     /// Build the images of real boards and print the flash and the RAM they take
     Boards(images::Options),
+    /// Play episodes with the firmware in QEMU over its serial port: bad lines, uploads, garbage
+    Hil(hil::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
+    /// Write capi/include/flowlet.h, build the firmware in C and compare its digests with the host's
+    CInterface,
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
@@ -110,12 +117,15 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::FewStep(options) => few_step::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Boards(options) => images::run(&root, &options),
+        Command::Hil(options) => hil::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
+        Command::CInterface => c_interface::run(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;
             tools::ensure_targets(&root, &boards)?;
             tools::ensure_qemu(&boards)?;
+            tools::ensure_arm_gcc()?;
             println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }

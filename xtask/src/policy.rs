@@ -6,7 +6,7 @@ use flowlet::control::LentPolicy;
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math::Digest;
 use flowlet::net::{Activation, Trunk, VelocityShape};
-use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, Squash, action_digest};
+use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, Squash, Weights, action_digest};
 use plants::Pendulum;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
@@ -81,6 +81,22 @@ pub fn pendulum_episode(bytes: &Bytes) -> Result<(f64, u64)> {
     Ok((total, digest.finish()))
 }
 
+/// The digest of the actions that the firmware in C asks for, one by one (`capi/example/main.c`).
+pub fn c_actions(bytes: &Bytes) -> Result<u64> {
+    let policy = load(bytes)?;
+    let mut memory = vec![0.0; PolicyScratch::len(policy.artefact().velocity().shape(), policy.plan())];
+    let mut scratch = prepared(&policy, &mut memory)?;
+    let mut noise = Xoshiro128PlusPlus::seed_from_u64(1);
+    let mut digest = Digest::new();
+    for step in 0..1000 {
+        let observation = [0, 1, 2].map(|channel| ((step * 37 + channel * 11) % 201 - 100) as f32 / 64.0);
+        let mut action = [0.0];
+        policy.act(&observation, &mut noise, &mut scratch, &mut action)?;
+        digest.update(&action);
+    }
+    Ok(digest.finish())
+}
+
 /// The lines that the firmware's `control` logs for its cases.
 pub fn control_cases(bytes: &Bytes) -> Result<Vec<String>> {
     let policy = load(bytes)?;
@@ -133,7 +149,7 @@ pub fn untrained(obs: usize, act: usize, hidden: usize) -> Result<Bytes> {
         period_us: 50_000,
         shape,
         frequencies: &frequencies,
-        params: &params,
+        weights: Weights::F32(&params),
         plan,
         source: Source::Gaussian,
         schedule: Schedule::Linear,

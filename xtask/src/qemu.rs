@@ -7,8 +7,8 @@
 use crate::boards::{self, Board};
 use crate::{elf, tools};
 use anyhow::{Context, Result, bail};
-use defmt_decoder::{DecodeError, Table};
-use std::io::Read;
+use defmt_decoder::{DecodeError, StreamDecoder, Table};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -24,6 +24,9 @@ pub struct Options {
     elf: PathBuf,
     /// Arguments of the firmware, NAME=NUMBER each
     arguments: Vec<String>,
+    /// Put the serial port on this TCP port of this machine, and wait until somebody connects
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    uart: Option<u16>,
     /// Stop the run after so many seconds of real time
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -50,12 +53,22 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let board = boards::find(root, &options.board)?;
     tools::ensure_qemu(std::slice::from_ref(&board))?;
     let limit = Duration::from_secs(options.timeout);
-    let outcome = execute(&board, &options.elf, &options.arguments, limit, |line| println!("{line}"))?;
+    let setup = Setup { arguments: &options.arguments, uart: options.uart };
+    let outcome = execute_with(&board, &options.elf, &setup, limit, |line| println!("{line}"))?;
     if outcome.code == 0 {
         let sizes = elf::sizes(&options.elf)?;
         println!("flash: {} bytes, static RAM: {} bytes", sizes.flash, sizes.ram);
     }
     Ok(u8::try_from(outcome.code).unwrap_or(1))
+}
+
+/// What a run has beside its board and its firmware.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Setup<'a> {
+    /// Arguments of the firmware.
+    pub arguments: &'a [String],
+    /// TCP port of this machine on which the serial port listens; zero for a free one.
+    pub uart: Option<u16>,
 }
 
 /// Runs `elf` on `board` with `arguments`, for at most `limit` of real time, and hands on every message.
@@ -64,18 +77,21 @@ pub fn execute(
     elf: &Path,
     arguments: &[String],
     limit: Duration,
+    message: impl FnMut(&str),
+) -> Result<Outcome> {
+    execute_with(board, elf, &Setup { arguments, uart: None }, limit, message)
+}
+
+/// The same with all of [`Setup`].
+pub fn execute_with(
+    board: &Board,
+    elf: &Path,
+    setup: &Setup<'_>,
+    limit: Duration,
     mut message: impl FnMut(&str),
 ) -> Result<Outcome> {
-    let bytes = fs::read(elf).with_context(|| format!("cannot read the firmware {}", elf.display()))?;
-    let table = Table::parse(&bytes)
-        .with_context(|| format!("{} is no firmware of this repository", elf.display()))?
-        .with_context(|| format!("{} has no defmt section: it was not linked with defmt.x", elf.display()))?;
-    match elf::board(&bytes) {
-        Some(name) if name == board.name => {}
-        Some(name) => bail!("{} was built for the board {name}, not for {}", elf.display(), board.name),
-        None => bail!("{} does not say which board it was built for", elf.display()),
-    }
-    let mut qemu = Qemu::start(board, elf, arguments)?;
+    let table = symbols(board, elf)?;
+    let mut qemu = Qemu::start(board, elf, setup)?;
     let bytes = qemu.output()?;
     let deadline = Instant::now() + limit;
     let mut decoder = table.new_stream_decoder();
@@ -88,37 +104,117 @@ pub fn execute(
                 bail!("{} did not end within {} s on {}", elf.display(), limit.as_secs(), board.name)
             }
         }
-        loop {
-            match decoder.decode() {
-                Ok(frame) => {
-                    let text = frame.display_message().to_string();
-                    let line = match frame.level().map(|level| level.as_str()) {
-                        Some("info") | None => text,
-                        Some(level) => format!("{level}: {text}"),
-                    };
-                    message(&line);
-                    lines.push(line);
-                }
-                Err(DecodeError::UnexpectedEof) => break,
-                Err(DecodeError::Malformed) if table.encoding().can_recover() => {
-                    let line = "error: a malformed log frame".to_string();
-                    message(&line);
-                    lines.push(line);
-                }
-                Err(DecodeError::Malformed) => bail!("the log of {} is malformed", elf.display()),
-            }
+        for line in messages(&table, decoder.as_mut())? {
+            message(&line);
+            lines.push(line);
         }
     }
     Ok(Outcome { lines, code: qemu.wait(deadline)? })
+}
+
+/// What the log of `elf` is decoded with; refuses an ELF of another board.
+fn symbols(board: &Board, elf: &Path) -> Result<Table> {
+    let bytes = fs::read(elf).with_context(|| format!("cannot read the firmware {}", elf.display()))?;
+    let table = Table::parse(&bytes)
+        .with_context(|| format!("{} is no firmware of this repository", elf.display()))?
+        .with_context(|| format!("{} has no defmt section: it was not linked with defmt.x", elf.display()))?;
+    match elf::board(&bytes) {
+        Some(name) if name == board.name => {}
+        Some(name) => bail!("{} was built for the board {name}, not for {}", elf.display(), board.name),
+        None => bail!("{} does not say which board it was built for", elf.display()),
+    }
+    Ok(table)
+}
+
+/// The messages of the frames that are whole by now, each with its level in front unless it is of level info.
+fn messages(table: &Table, decoder: &mut dyn StreamDecoder) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    loop {
+        match decoder.decode() {
+            Ok(frame) => {
+                let text = frame.display_message().to_string();
+                lines.push(match frame.level().map(|level| level.as_str()) {
+                    Some("info") | None => text,
+                    Some(level) => format!("{level}: {text}"),
+                });
+            }
+            Err(DecodeError::UnexpectedEof) => return Ok(lines),
+            Err(DecodeError::Malformed) if table.encoding().can_recover() => {
+                lines.push("error: a malformed log frame".to_string());
+            }
+            Err(DecodeError::Malformed) => bail!("the firmware's log is malformed"),
+        }
+    }
+}
+
+/// A firmware that runs until this is dropped, with its serial port on a TCP port of this machine.
+pub struct Served {
+    _qemu: Qemu,
+    /// The TCP port; the firmware starts when somebody connects.
+    pub port: u16,
+    table: Table,
+    output: mpsc::Receiver<Vec<u8>>,
+}
+
+/// Starts a firmware that serves its serial port.
+pub fn serve(board: &Board, elf: &Path) -> Result<Served> {
+    let table = symbols(board, elf)?;
+    let mut qemu = Qemu::start(board, elf, &Setup { arguments: &[], uart: Some(0) })?;
+    let output = qemu.output()?;
+    let pipe = qemu.0.stderr.take().context("QEMU has no standard error")?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            // It says which port it took: `.. waiting for connection on: disconnected:tcp:127.0.0.1:PORT,server=on`.
+            let port = line.split_once("waiting for connection on").and_then(|(_, rest)| {
+                let number = rest.split_once("127.0.0.1:")?.1;
+                number.split(',').next()?.parse::<u16>().ok()
+            });
+            match port {
+                Some(port) => drop(sender.send(port)),
+                None => eprintln!("{line}"),
+            }
+        }
+    });
+    let port = receiver.recv_timeout(Duration::from_secs(30));
+    let port = port.with_context(|| format!("QEMU does not open the serial port of {}", board.name))?;
+    Ok(Served { _qemu: qemu, port, table, output })
+}
+
+impl Served {
+    /// The firmware's messages so far.
+    pub fn lines(self) -> Result<Vec<String>> {
+        let mut decoder = self.table.new_stream_decoder();
+        self.output.try_iter().for_each(|chunk| decoder.received(&chunk));
+        messages(&self.table, decoder.as_mut())
+    }
+}
+
+/// Runs an `elf` that writes plain text, one that is no firmware of `firmware/`; its text and exit code.
+pub fn execute_plain(board: &Board, elf: &Path, limit: Duration) -> Result<(String, i32)> {
+    let mut qemu = Qemu::start(board, elf, &Setup::default())?;
+    let bytes = qemu.output()?;
+    let deadline = Instant::now() + limit;
+    let mut text = Vec::new();
+    loop {
+        match bytes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(chunk) => text.extend(chunk),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                bail!("{} did not end within {} s on {}", elf.display(), limit.as_secs(), board.name)
+            }
+        }
+    }
+    Ok((String::from_utf8_lossy(&text).into_owned(), qemu.wait(deadline)?))
 }
 
 /// The QEMU process; stopped when it is dropped.
 struct Qemu(Child);
 
 impl Qemu {
-    fn start(board: &Board, elf: &Path, arguments: &[String]) -> Result<Self> {
+    fn start(board: &Board, elf: &Path, setup: &Setup<'_>) -> Result<Self> {
         let mut semihosting = String::from("enable=on,target=native,arg=firmware");
-        for argument in arguments {
+        for argument in setup.arguments {
             semihosting.push_str(",arg=");
             // QEMU doubles a comma that is part of a value.
             semihosting.push_str(&argument.replace(',', ",,"));
@@ -128,14 +224,18 @@ impl Qemu {
         if board.system.contains("riscv") {
             command.args(["-bios", "none"]);
         }
+        // An answer goes out byte by byte: without `nodelay` every one waits 40 ms for TCP's acknowledgement.
+        let serial =
+            setup.uart.map_or("none".to_string(), |port| format!("tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"));
         let child = command
             .args(["-icount", &format!("shift={},sleep=off", board.icount_shift)])
-            .args(["-display", "none", "-monitor", "none", "-serial", "none"])
+            .args(["-display", "none", "-monitor", "none", "-serial", &serial])
             .args(["-semihosting-config", &semihosting])
             .arg("-kernel")
             .arg(elf)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(if setup.uart == Some(0) { Stdio::piped() } else { Stdio::inherit() })
             .spawn()
             .with_context(|| format!("cannot start {}: `cargo xtask setup` installs it", board.system))?;
         Ok(Self(child))

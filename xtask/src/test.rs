@@ -3,14 +3,14 @@
 //! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
 //! installs), documentation, the images of real boards, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
-//! the cost model, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
+//! the cost model, hardware in the loop, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
 //! the digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::images::{self, IMAGES};
 use crate::steps::{Steps, output_of};
-use crate::{digests, estimates, policy, profile_fit, python, qemu, refusals, snapshot, tools};
+use crate::{c_interface, digests, estimates, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use furuta_robot::simulated::Episode;
@@ -68,6 +68,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         tools::ensure_targets(root, &boards)?;
         if !options.host {
             tools::ensure_qemu(&boards)?;
+            tools::ensure_arm_gcc()?;
         }
         Ok(String::new())
     });
@@ -80,16 +81,18 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     images(&mut steps, root);
     if options.host {
         println!(
-            "left out by --host: firmware snapshots, refusals, estimates, cost model and digests, all of which run in QEMU"
+            "left out by --host: firmware snapshots, refusals, estimates, cost model, hardware in the loop and digests, all of which run in QEMU"
         );
         return Ok(steps.finish());
     }
     snapshots(&mut steps, root, &boards, options.bless);
     refusals::check(&mut steps, root, &boards);
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
+        steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
+    hil::steps(&mut steps, root, &boards, options.long);
     let seeds = if options.long { 0..LONG_SEEDS.end } else { 0..1 };
     for seed in seeds {
         digests_agree(&mut steps, root, &boards, seed);
@@ -115,7 +118,16 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
         steps.step(&format!("clippy of flowlet, plants and the firmware for {}", board.triple), || {
             let mut clippy = cargo::firmware(root, board, "clippy", &Firmware::default());
-            clippy.args(["--package", "flowlet-firmware", "--package", "flowlet", "--package", "plants"]);
+            clippy.args([
+                "--package",
+                "flowlet-firmware",
+                "--package",
+                "flowlet",
+                "--package",
+                "flowlet-link",
+                "--package",
+                "plants",
+            ]);
             silent(clippy.args(DENY))
         });
     }

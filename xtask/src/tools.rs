@@ -89,6 +89,19 @@ pub fn ensure_qemu(boards: &[Board]) -> Result<()> {
     Ok(())
 }
 
+/// Installs the C compiler for bare-metal Arm where it is missing.
+pub fn ensure_arm_gcc() -> Result<()> {
+    if answers("arm-none-eabi-gcc", &["--version"]) {
+        return Ok(());
+    }
+    let others = "`dnf install arm-none-eabi-gcc-cs`, `brew install arm-none-eabi-gcc`";
+    apt_install("arm-none-eabi-gcc", &["gcc-arm-none-eabi"], others)?;
+    if !answers("arm-none-eabi-gcc", &["--version"]) {
+        bail!("arm-none-eabi-gcc is still missing after gcc-arm-none-eabi was installed");
+    }
+    Ok(())
+}
+
 /// Installs Debian's `packages` because `missing` is; `others` are the commands of other systems, for the error.
 pub fn apt_install(missing: &str, packages: &[&str], others: &str) -> Result<()> {
     let names = packages.join(" ");

@@ -7,7 +7,7 @@
 //! * [`Sensors`]: raw counts to the policy's observation. [`policy`]: the artefact in flash.
 //! * [`start`]: what a person must do before anything moves. [`lamp`]: what the lamp says.
 //! * [`Robot`], [`Rig`], [`run`]: a tick, with pins, for ever.
-//! * `cortex`: what the Cortex-M boards share; [`motor_off_after_faults`] their panic and fault handlers.
+//! * `cortex`: what the Cortex-M boards share; `motor_off_after_faults` their panic and fault handlers.
 //!
 //! Guarantees: no allocation, no panics, integers only in what an interrupt calls.
 
@@ -16,7 +16,8 @@
 #[cfg(test)]
 extern crate std;
 
-#[cfg(all(target_arch = "arm", target_os = "none"))]
+// Armv6-M, which has no atomic operations, has no cycle counter either.
+#[cfg(all(target_arch = "arm", target_os = "none", target_has_atomic = "32"))]
 pub mod cortex;
 pub mod lamp;
 pub mod policy;
@@ -58,7 +59,7 @@ pub trait Board {
 
 /// Makes panics, faults and unexpected interrupts of a Cortex-M call the named function, which takes the motor off, and
 /// wait for the watchdog.
-#[cfg(all(target_arch = "arm", target_os = "none"))]
+#[cfg(all(target_arch = "arm", target_os = "none", target_has_atomic = "32"))]
 #[macro_export]
 macro_rules! motor_off_after_faults {
     ($motor_off:path) => {

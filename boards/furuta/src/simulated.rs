@@ -1,7 +1,7 @@
 //! The plant of the training in place of the pins: the same rig as on a board, on a PC or in QEMU.
 //!
 //! [`Bench`] is the pendulum with its bridge, encoders, stop and lamp. The rig sees pins and raw counts that wrap, the plant
-//! sees the duty cycle it was given, so a run goes through everything but the chip's peripherals. [`episode`] is the
+//! sees the duty cycle it was given, so a run goes through everything but the chip's peripherals. [`Episode`] is the
 //! run that every target must repeat bit for bit.
 
 use crate::{Board, COUNTS, Refusal, Rig, Robot, SUPPLY_VOLTS, TICK_HZ, Tick, Wiring, policy};

@@ -10,7 +10,7 @@
 
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-use flowlet::policy::{BestOfScratch, CriticManifest, Exercise, Manifest, Policy, PolicyScratch, Squash};
+use flowlet::policy::{BestOfScratch, CriticManifest, Exercise, Manifest, Policy, PolicyScratch, Squash, Weights};
 use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, stack, time};
 
 /// Room for parameters, for one artefact and for scratch, in words; all of it lies on the stack.
@@ -92,7 +92,7 @@ fn main() -> ! {
         period_us: 1,
         shape,
         frequencies: &waves[..frequencies],
-        params: velocity,
+        weights: Weights::F32(velocity),
         plan,
         source: Source::Gaussian,
         schedule: Schedule::Linear,

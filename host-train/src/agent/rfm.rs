@@ -327,7 +327,8 @@ impl Agent for Rfm {
                 "the policy's networks are not those of the configuration: set their sizes as `inspect` shows them",
             )
         };
-        if !self.actor.import(artefact.velocity().params()) {
+        let Some(velocity) = artefact.velocity().as_f32() else { return Err(misfit()) };
+        if !self.actor.import(velocity.params()) {
             return Err(misfit());
         }
         self.average.params_mut().copy_from_slice(self.actor.params());

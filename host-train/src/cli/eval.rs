@@ -202,7 +202,7 @@ fn config_of(path: &Path) -> Result<Config> {
 }
 
 /// `env.KEY=VALUE` of `--set`.
-fn assignment(pair: &str) -> Result<(String, f64)> {
+pub(super) fn assignment(pair: &str) -> Result<(String, f64)> {
     let parsed = pair.split_once('=').and_then(|(key, value)| {
         let key = key.trim().strip_prefix("env.")?;
         Some((key.to_string(), value.trim().parse().ok()?))

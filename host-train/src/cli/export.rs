@@ -42,7 +42,7 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
         Format::Flw => revised.as_slice().to_vec(),
         Format::Rust => rust_source::encode(&view).into_bytes(),
         Format::Safetensors => tensors::encode(&view)?,
-        Format::Onnx => onnx::encode(&view, part.unwrap_or(onnx::Part::Policy)),
+        Format::Onnx => onnx::encode(&view, part.unwrap_or(onnx::Part::Policy))?,
     };
     write_atomic(&path, &file)?;
     let critics = view.critics().count();

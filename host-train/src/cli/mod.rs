@@ -11,6 +11,7 @@ mod distill;
 mod envs;
 mod eval;
 mod export;
+mod hil;
 mod inspect;
 mod plot;
 mod profile;
@@ -50,6 +51,8 @@ enum Command {
     Resume(ResumeArgs),
     /// Evaluate an exported policy with the sampler that runs on the device
     Eval(EvalArgs),
+    /// Let a board decide for a plant that is simulated here, and compare the return with its own evaluation
+    Hil(HilArgs),
     /// Show what an exported policy holds, or where a run stands
     Inspect(InspectArgs),
     /// Run the self-test of an exported policy
@@ -152,6 +155,59 @@ pub struct EvalArgs {
     /// Write the transitions of the plain samples, as `train --replay` reads them
     #[arg(long, value_name = "LOG.csv")]
     pub record: Option<PathBuf>,
+}
+
+/// Options of `hil`.
+#[derive(Args, Clone, Debug)]
+pub struct HilArgs {
+    /// The board: a serial port, or tcp:HOST:PORT
+    #[arg(long, value_name = "DEVICE")]
+    pub port: String,
+    /// Environment [default: the one the board's policy was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes to play
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Policy to put on the board first [default: the board's, which is read back]
+    #[arg(long, value_name = "POLICY.flw")]
+    pub policy: Option<PathBuf>,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write the transitions, as `train --replay` reads them
+    #[arg(long, value_name = "LOG.csv")]
+    pub record: Option<PathBuf>,
+    /// Write the policy that the board decides by
+    #[arg(long, value_name = "POLICY.flw")]
+    pub read_back: Option<PathBuf>,
+    /// Baud rate of a serial port
+    #[arg(long, value_name = "N", default_value_t = 115_200)]
+    pub baud: u32,
+    /// Ask again after so many milliseconds without an answer
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub timeout: u64,
+    /// The board gives the fallback once so many control periods passed without an observation [default: it waits]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience: Option<u32>,
+    /// Ask the board for telemetry after every so many decisions
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub telemetry: Option<u32>,
+    /// To test the line: share of the frames, both ways, that are lost
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub drop: f64,
+    /// To test the line: share of the frames with a byte changed
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub corrupt: f64,
+    /// To test the line: share of the frames that come twice
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub repeat: f64,
+    /// To test the line: share of the frames that come after up to three later ones
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub delay: f64,
 }
 
 /// Options of `resume`.
@@ -462,6 +518,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Train(args)) => train::run(&args, output),
         Some(Command::Resume(args)) => resume::run(&args, output),
         Some(Command::Eval(args)) => eval::run(&args, output),
+        Some(Command::Hil(args)) => hil::run(&args, output),
         Some(Command::Inspect(args)) => inspect::run(&args, output),
         Some(Command::Verify(args)) => verify::run(&args, output),
         Some(Command::Export(args)) => export::run(&args, output),
@@ -572,6 +629,8 @@ mod tests {
             ("plot r --metric best", vec!["'best'", "single, greedy, train"]),
             ("report", vec!["RUN", "host-train report --help"]),
             ("export f --steps 0", vec!["--steps"]),
+            ("hil", vec!["--port", "host-train hil --help"]),
+            ("hil --port p --patience 0", vec!["--patience"]),
         ] {
             let sentence = refusal(line);
             assert!(!sentence.contains('\n'), "{sentence}");

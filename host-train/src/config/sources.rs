@@ -191,7 +191,7 @@ fn shapes_of(path: &Path, algo: &str, base: &Config) -> Result<Vec<(String, Valu
     }
     let bytes = ArtefactBytes::read(path)?;
     let artefact = bytes.artefact()?;
-    let shape = artefact.velocity().shape();
+    let shape = crate::export::single_precision(&artefact)?.shape();
     let reals = |v: &[f32]| Value::Array(v.iter().map(|&x| Value::Float(f64::from(x))).collect());
     let whole = |n: usize| Value::Integer(n as i64);
     if shape.obs != base.env.obs_mean.len() {

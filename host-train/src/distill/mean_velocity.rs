@@ -4,7 +4,7 @@
 //! From (r - t) u = int_t^r v follows u = v + (r - t) d/dt u along the flow, d/dt u = (v grad_x + d_t) u. The network
 //! regresses on the right-hand side, its own derivative by one forward-mode pass and held fixed in the gradient. The
 //! velocity v is Reverse Flow Matching's own: (E[X_1 | x_t] - x_t) / (1 - t), the posterior mean estimated afresh under
-//! the run's slow critics at the run's last temperature, with [`SHARPEN`] times as many candidates; x_t lies on the
+//! the run's slow critics at the run's last temperature, with `SHARPEN` times as many candidates; x_t lies on the
 //! straight path between noise and a sample of the teacher. The teacher's velocity network is used for those samples and
 //! as the start of the head where the sizes are equal (then u = v, the solution for r = t), and for nothing else.
 //!

@@ -11,6 +11,7 @@ pub mod onnx;
 pub mod rust_source;
 pub mod tensors;
 
+use crate::{Error, Result};
 use flowlet::net::{Critic, VelocityNet};
 use flowlet::policy::Artefact;
 use serde_json::{Value, json};
@@ -99,6 +100,15 @@ impl<'a> Layers<'a> {
     }
 }
 
+/// The velocity network of an artefact in single precision, from which the other formats are made.
+pub fn single_precision<'v, 'a>(artefact: &'v Artefact<'a>) -> Result<&'v VelocityNet<'a>> {
+    artefact.velocity().as_f32().ok_or_else(|| {
+        Error::usage(
+            "this is an int8 policy, and safetensors, ONNX and a warm start hold floats: give the f32 policy that it was made from",
+        )
+    })
+}
+
 /// Everything of an artefact that is not an array: what the metadata of safetensors and ONNX files say.
 pub fn facts(artefact: &Artefact<'_>) -> Value {
     let (shape, plan) = (artefact.velocity().shape(), artefact.plan());
@@ -120,6 +130,7 @@ pub fn facts(artefact: &Artefact<'_>) -> Value {
         "observation": artefact.obs_names().collect::<Vec<_>>(),
         "action": artefact.act_names().collect::<Vec<_>>(),
         "observation_clip": artefact.normalizer().clip,
+        "number_format": artefact.velocity().format().name(),
         "hidden": shape.hidden,
         "layers": shape.layers,
         "activation": shape.activation.name(),
@@ -145,7 +156,7 @@ pub(crate) mod tests {
     use crate::policy::ArtefactBytes;
     use flowlet::flow::{Plan, Schedule, Solver, Source};
     use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-    use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry};
+    use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry, Weights};
 
     /// A small policy with nothing at its default, and random weights.
     pub(crate) fn policy(obs: usize, act: usize, critics: usize, frequencies: usize) -> ArtefactBytes {
@@ -177,7 +188,7 @@ pub(crate) mod tests {
             period_us: 12_345,
             shape,
             frequencies: &values(frequencies, 1.0, 9.0),
-            params: &params,
+            weights: Weights::F32(&params),
             plan: Plan { solver: Solver::Heun, steps: 3, t_start: 0.1, t_end: 0.9, latent_clip: 3.0 },
             source: Source::TruncatedGaussian { bound: 2.5 },
             schedule: Schedule::Ve { sigma_min: 0.5, sigma_max: 4.0 },
@@ -216,7 +227,7 @@ pub(crate) mod tests {
         let bytes = policy(3, 2, 1, 4);
         let artefact = bytes.artefact().unwrap();
         for (layers, params) in [
-            (Layers::of_velocity(artefact.velocity()), artefact.velocity().params()),
+            (Layers::of_velocity(single_precision(&artefact).unwrap()), single_precision(&artefact).unwrap().params()),
             (Layers::of_critic(artefact.critics().next().unwrap()), artefact.critics().next().unwrap().params()),
         ] {
             let first = layers.first.iter().flat_map(|(_, _, weights)| weights.iter());

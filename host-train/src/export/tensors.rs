@@ -4,7 +4,7 @@
 //! along their inputs, are the matrix of an ordinary one. What is not an array is one JSON object in the metadata under
 //! the key `flowlet` (one key, because the order of several is not fixed). Nothing is lost: a test rebuilds the artefact.
 
-use super::{Layers, facts};
+use super::{Layers, facts, single_precision};
 use crate::{Error, Result};
 use flowlet::policy::Artefact;
 use safetensors::tensor::{Dtype, TensorView};
@@ -36,13 +36,14 @@ impl Array {
 
 /// The file of an artefact.
 pub fn encode(artefact: &Artefact<'_>) -> Result<Vec<u8>> {
-    let mut arrays = network("velocity", &Layers::of_velocity(artefact.velocity()));
+    let velocity = single_precision(artefact)?;
+    let mut arrays = network("velocity", &Layers::of_velocity(velocity));
     for (i, critic) in artefact.critics().enumerate() {
         arrays.extend(network(&format!("critic.{i}"), &Layers::of_critic(critic)));
     }
     let (normalizer, range, self_test) = (artefact.normalizer(), artefact.range(), artefact.self_test());
     for (name, values) in [
-        ("velocity.frequencies", artefact.velocity().frequencies()),
+        ("velocity.frequencies", velocity.frequencies()),
         ("observation.mean", normalizer.mean),
         ("observation.scale", normalizer.scale),
         ("action.low", range.low),
@@ -89,7 +90,7 @@ mod tests {
     use crate::policy::ArtefactBytes;
     use flowlet::flow::{Plan, Schedule, Solver, Source};
     use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
-    use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry};
+    use flowlet::policy::{CriticManifest, Manifest, Squash, StepEntry, Weights};
     use safetensors::SafeTensors;
     use serde_json::Value;
 
@@ -156,7 +157,7 @@ mod tests {
             period_us: count(&facts["period_us"]) as u32,
             shape,
             frequencies: &frequencies,
-            params: &params("velocity", &["state", "latent", "time"], shape.layers),
+            weights: Weights::F32(&params("velocity", &["state", "latent", "time"], shape.layers)),
             plan: Plan {
                 solver: Solver::ALL.into_iter().find(|s| s.name() == facts["solver"]).unwrap(),
                 steps: count(&facts["steps"]),

@@ -8,7 +8,8 @@
 mod graph;
 mod proto;
 
-use super::{Layers, facts};
+use super::{Layers, facts, single_precision};
+use crate::Result;
 use flowlet::flow::Solver;
 use flowlet::net::{Activation, Trunk, VelocityNet};
 use flowlet::policy::Artefact;
@@ -41,11 +42,12 @@ impl Part {
 }
 
 /// The file of an artefact.
-pub fn encode(artefact: &Artefact<'_>, part: Part) -> Vec<u8> {
+pub fn encode(artefact: &Artefact<'_>, part: Part) -> Result<Vec<u8>> {
+    let net = single_precision(artefact)?;
     let (graph, doc) = match part {
-        Part::Policy => (policy(artefact), "a decision: observation and noise to the action"),
+        Part::Policy => (policy(artefact, net), "a decision: observation and noise to the action"),
         Part::Velocity => {
-            (velocity(artefact), "the velocity network: observation, latent and flow time to the velocity")
+            (velocity(artefact, net), "the velocity network: observation, latent and flow time to the velocity")
         }
     };
     let test = artefact.self_test();
@@ -64,24 +66,24 @@ pub fn encode(artefact: &Artefact<'_>, part: Part) -> Vec<u8> {
             property("flowlet.self_test", self_test.to_string()),
         ],
     };
-    model.encode_to_vec()
+    Ok(model.encode_to_vec())
 }
 
 /// `observation`, `latent`, `time` to `velocity`.
-fn velocity(artefact: &Artefact<'_>) -> Graph {
+fn velocity(artefact: &Artefact<'_>, velocity: &VelocityNet<'_>) -> Graph {
     let mut g = Builder::default();
-    let shape = artefact.velocity().shape();
+    let shape = velocity.shape();
     g.input("observation", shape.obs, "in the plant's units");
     g.input("latent", shape.act, "the point of the flow");
     g.input("time", 1, "flow time");
-    let net = Net::new(&mut g, artefact.velocity());
-    let mut base = state_part(&mut g, artefact);
+    let net = Net::new(&mut g, velocity);
+    let mut base = state_part(&mut g, artefact, velocity);
     if shape.frequencies > 0 {
-        let frequencies = g.constant("frequencies", &[1, shape.frequencies], artefact.velocity().frequencies());
+        let frequencies = g.constant("frequencies", &[1, shape.frequencies], velocity.frequencies());
         let phase = g.op("Mul", &["time", &frequencies]);
         let (sine, cosine) = (g.op("Sin", &[&phase]), g.op("Cos", &[&phase]));
         let features = g.concat(&[&sine, &cosine]);
-        let weights = Layers::of_velocity(artefact.velocity()).first.get(2).map_or(&[][..], |block| block.2);
+        let weights = Layers::of_velocity(velocity).first.get(2).map_or(&[][..], |block| block.2);
         let weights = g.constant("first.time", &[2 * shape.frequencies, shape.hidden], weights);
         let part = g.op("MatMul", &[&features, &weights]);
         base = g.op("Add", &[&base, &part]);
@@ -92,13 +94,13 @@ fn velocity(artefact: &Artefact<'_>) -> Graph {
 }
 
 /// `observation`, `noise` to `action`.
-fn policy(artefact: &Artefact<'_>) -> Graph {
+fn policy(artefact: &Artefact<'_>, velocity: &VelocityNet<'_>) -> Graph {
     let mut g = Builder::default();
-    let (shape, plan, range) = (artefact.velocity().shape(), artefact.plan(), artefact.range());
+    let (shape, plan, range) = (velocity.shape(), artefact.plan(), artefact.range());
     g.input("observation", shape.obs, "in the plant's units");
     let mut x = g.input("noise", shape.act, &format!("independent draws of the {} source", artefact.source().name()));
-    let net = Net::new(&mut g, artefact.velocity());
-    let state = state_part(&mut g, artefact);
+    let net = Net::new(&mut g, velocity);
+    let state = state_part(&mut g, artefact, velocity);
     let start_scale = artefact.schedule().start_scale(plan.t_start);
     if start_scale != 1.0 {
         let scale = g.scalar(start_scale);
@@ -108,7 +110,7 @@ fn policy(artefact: &Artefact<'_>) -> Graph {
     let mut row = vec![0.0; shape.hidden];
     let bases: Vec<String> = (0..plan.nodes())
         .map(|node| {
-            artefact.velocity().time_part(plan.node_time(node), &mut row);
+            velocity.time_part(plan.node_time(node), &mut row);
             let time = g.vector(&format!("time.{node}"), &row);
             g.op("Add", &[&state, &time])
         })
@@ -161,14 +163,14 @@ fn policy(artefact: &Artefact<'_>) -> Graph {
 }
 
 /// The normalised observation's part of the first layer, bias included.
-fn state_part(g: &mut Builder, artefact: &Artefact<'_>) -> String {
-    let (normalizer, shape) = (artefact.normalizer(), artefact.velocity().shape());
+fn state_part(g: &mut Builder, artefact: &Artefact<'_>, velocity: &VelocityNet<'_>) -> String {
+    let (normalizer, shape) = (artefact.normalizer(), velocity.shape());
     let (mean, scale) =
         (g.vector("observation.mean", normalizer.mean), g.vector("observation.scale", normalizer.scale));
     let centred = g.op("Sub", &["observation", &mean]);
     let scaled = g.op("Mul", &[&centred, &scale]);
     let state = g.clip(&scaled, normalizer.clip);
-    let layers = Layers::of_velocity(artefact.velocity());
+    let layers = Layers::of_velocity(velocity);
     let weights = layers.first.first().map_or(&[][..], |block| block.2);
     let weights = g.constant("first.state", &[shape.obs, shape.hidden], weights);
     let bias = g.vector("first.bias", layers.first_bias);
@@ -293,8 +295,8 @@ mod tests {
             let bytes = small(3, 2, 1, frequencies);
             let artefact = bytes.artefact().unwrap();
             for part in [Part::Policy, Part::Velocity] {
-                let file = encode(&artefact, part);
-                assert_eq!(encode(&artefact, part), file);
+                let file = encode(&artefact, part).unwrap();
+                assert_eq!(encode(&artefact, part).unwrap(), file);
                 let graph = Model::decode(file.as_slice()).unwrap().graph.unwrap();
                 let mut known = HashSet::new();
                 for constant in &graph.initializer {
@@ -319,7 +321,7 @@ mod tests {
     #[test]
     fn the_metadata_names_the_policy() {
         let bytes = small(3, 2, 1, 4);
-        let model = Model::decode(encode(&bytes.artefact().unwrap(), Part::Policy).as_slice()).unwrap();
+        let model = Model::decode(encode(&bytes.artefact().unwrap(), Part::Policy).unwrap().as_slice()).unwrap();
         let of = |key: &str| model.metadata_props.iter().find(|p| p.key == key).unwrap().value.clone();
         let facts: serde_json::Value = serde_json::from_str(&of("flowlet")).unwrap();
         assert_eq!((&facts["name"], &facts["source"]), (&"essai".into(), &"truncated-gaussian".into()));

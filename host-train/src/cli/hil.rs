@@ -1,0 +1,206 @@
+//! `hil`: hardware in the loop. The plant runs here, a board decides, and the return must be the host evaluation's.
+//!
+//! The start states and the noise are those of `eval` with the same seed. Returns are compared bit for bit; a difference
+//! is a failure. Latencies are round trips as the PC sees them: host, line and board together.
+
+use super::eval::assignment;
+use super::{HilArgs, Output, note};
+use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
+use crate::hil::faults::{Faulty, Rates};
+use crate::hil::{Board, BoardPlayer, line};
+use crate::policy::ArtefactBytes;
+use crate::run::write_atomic;
+use crate::stats::Summary;
+use crate::transitions;
+use crate::{Error, Result};
+use flowlet_link::frame::{Counters, crc32};
+use flowlet_link::message::{Info, Place, Reset};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Runs the command.
+pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
+    let rates = Rates { drop: args.drop, corrupt: args.corrupt, repeat: args.repeat, delay: args.delay };
+    rates.check()?;
+    let physics = args.set.iter().map(|pair| assignment(pair)).collect::<Result<BTreeMap<_, _>>>()?;
+    let uploaded = match &args.policy {
+        // Unchecked: the board is to say what it thinks of it.
+        Some(path) => Some(ArtefactBytes::new(&std::fs::read(path).map_err(|e| {
+            Error::usage(format!("cannot read the policy {} ({e}): give the path of a policy.flw", path.display()))
+        })?)),
+        None => None,
+    };
+    let line = Faulty::new(line::open(&args.port, args.baud)?, &args.port);
+    let (mut board, mut info) = Board::connect(line, Duration::from_millis(args.timeout))?;
+    let before = (board.board_counters()?, board.counters());
+    board.spoil(rates, args.seed);
+    note(&format!("{} decides by {} ({})", info.board.text(), info.name.text(), place(&info)));
+    let bytes = match uploaded {
+        Some(bytes) => {
+            let slice = bytes.as_slice();
+            if (info.length as usize, info.crc) != (slice.len(), crc32(slice)) {
+                info = board.upload(slice, &info)?;
+                note(&format!("{} bytes are on the board, checked and in use", slice.len()));
+            }
+            bytes
+        }
+        None => board.read_back(&info)?,
+    };
+    if let Some(path) = &args.read_back {
+        write_atomic(path, bytes.as_slice())?;
+    }
+    let artefact = bytes.artefact()?;
+    let mut env = env_for(&artefact, args.env.as_deref(), &physics)?;
+    let name = env.spec().name.clone();
+    note(&format!("playing {name}: {} episodes with seed {}", args.episodes, args.seed));
+    let reset = Reset { seed: 0, patience: args.patience.unwrap_or(0), telemetry: args.telemetry.unwrap_or(0) };
+    let episodes = args.episodes as usize;
+    let mut rows = Vec::new();
+    let mut player = BoardPlayer::new(&mut board, reset, |telemetry| {
+        note(&format!("telemetry {}: {:?}", telemetry.channel, telemetry.values));
+    });
+    let returns = play_plain(&mut player, &mut env, episodes, args.seed, &mut |row| {
+        if args.record.is_some() {
+            rows.push(row);
+        }
+    })?;
+    let latency = Latency::of(player.round_trips());
+    let (ticks, fallbacks) = (player.ticks().to_vec(), player.fallbacks());
+    drop(player);
+    board.mend()?;
+    let after = board.board_counters()?;
+    if let Some(path) = &args.record {
+        transitions::write(path, env.spec(), &rows)?;
+        note(&format!("{} transitions are in {}", rows.len(), path.display()));
+    }
+    let expected = play_plain(&mut ArtefactPlayer::new(artefact)?, &mut env, episodes, args.seed, &mut |_| ())?;
+    let different = returns.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+
+    let (here, there) = (Summary::of(&expected), Summary::of(&returns));
+    let unit = if info.ticks_per_second == 0 { "instructions" } else { "ticks" };
+    let most = ticks.iter().max().copied().unwrap_or(0);
+    let mean = ticks.iter().map(|t| f64::from(*t)).sum::<f64>() / ticks.len().max(1) as f64;
+    let counted = difference(&after, &before.0);
+    let counted_here = difference(&board.counters(), &before.1);
+    output.line(&format!("return on the board  {} in {episodes} episodes", there.mean));
+    output.line(&format!("return on the host   {}", here.mean));
+    output.line(&match different {
+        0 => "equal, bit for bit".to_string(),
+        n => format!("DIFFERENT in {n} of {episodes} episodes"),
+    });
+    output.line(&format!("decision on the board: mean {mean:.0} {unit}, max {most}"));
+    output.line(&format!(
+        "round trip over the line: p50 {:.2} ms, p90 {:.2}, p99 {:.2}, max {:.2}, of {} decisions",
+        latency.p50,
+        latency.p90,
+        latency.p99,
+        latency.max,
+        ticks.len()
+    ));
+    output.line(&format!("counted by the board: {}", told(&counted)));
+    output.line(&format!("counted here:         {}, {} asked again", told(&counted_here), board.retransmissions()));
+    let (to_board, from_board) = board.tallies();
+    output.object(&json!({
+        "env": name,
+        "board": info.board.text(),
+        "policy": info.name.text(),
+        "seed": args.seed,
+        "episodes": episodes,
+        "decisions": ticks.len(),
+        "return_mean": there.mean,
+        "return_host": here.mean,
+        "returns": returns,
+        "equal": different == 0,
+        "fallbacks": fallbacks,
+        "decision": { "unit": unit, "mean": mean, "max": most },
+        "round_trip_ms": { "p50": latency.p50, "p90": latency.p90, "p99": latency.p99, "max": latency.max },
+        "counted_by_board": object(&counted),
+        "counted_here": object(&counted_here),
+        "asked_again": board.retransmissions(),
+        "faults": { "to_board": to_board, "from_board": from_board },
+    }));
+    if fallbacks > 0 {
+        return Err(Error::failure(format!(
+            "the board gave its fallback {fallbacks} times, since observations came later than its patience: give it more by \
+             --patience, or none"
+        )));
+    }
+    if different > 0 {
+        return Err(Error::failure(
+            "the board does not compute what this program computes: run `cargo xtask digests`, and check the board's FPU \
+             settings",
+        ));
+    }
+    Ok(())
+}
+
+fn place(info: &Info) -> String {
+    match info.place {
+        Place::Flash => format!("{} bytes in flash", info.length),
+        Place::Ram => format!("{} bytes, uploaded", info.length),
+    }
+}
+
+/// Percentiles of the round trips, in milliseconds.
+struct Latency {
+    p50: f64,
+    p90: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Latency {
+    /// By the nearest rank.
+    fn of(times: &[Duration]) -> Self {
+        let mut sorted: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |percent: usize| {
+            let rank = (sorted.len() * percent).div_ceil(100).max(1);
+            sorted.get(rank - 1).copied().unwrap_or(0.0)
+        };
+        Self { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+    }
+}
+
+/// What was counted between two readings.
+fn difference(after: &Counters, before: &Counters) -> Counters {
+    let (mut values, earlier) = (after.to_array(), before.to_array());
+    values.iter_mut().zip(earlier).for_each(|(value, earlier)| *value = value.wrapping_sub(earlier));
+    Counters::from_array(values)
+}
+
+fn told(c: &Counters) -> String {
+    format!(
+        "{} frames, {} with a wrong CRC, {} no frames, {} too long, {} repeated, {} lost, {} late, {} refused",
+        c.frames, c.crc, c.framing, c.too_long, c.repeated, c.lost, c.stale, c.refused
+    )
+}
+
+fn object(c: &Counters) -> Value {
+    json!({
+        "frames": c.frames,
+        "crc": c.crc,
+        "framing": c.framing,
+        "too_long": c.too_long,
+        "repeated": c.repeated,
+        "lost": c.lost,
+        "late": c.stale,
+        "refused": c.refused,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_by_the_nearest_rank() {
+        let times: Vec<Duration> = (1..=200).rev().map(Duration::from_millis).collect();
+        let l = Latency::of(&times);
+        assert_eq!((l.p50, l.p90, l.p99, l.max), (100.0, 180.0, 198.0, 200.0));
+        let one = Latency::of(&[Duration::from_millis(3)]);
+        assert_eq!((one.p50, one.max), (3.0, 3.0));
+        assert_eq!(Latency::of(&[]).max, 0.0);
+    }
+}

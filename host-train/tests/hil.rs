@@ -1,0 +1,202 @@
+//! `hil` from outside: the program at one end of a TCP line, flowlet-link's board side at the other, in a thread.
+//!
+//! The board here is this computer, so a difference would be the protocol's: episodes, faults, uploads, what is refused.
+//! The firmware does the same in QEMU under `cargo xtask test`.
+
+use flowlet::policy::Policy;
+use flowlet_link::device::{Memory, Port, scratch_len, serve};
+use flowlet_link::frame::{frame_len, wire_len};
+use host_train::policy::ArtefactBytes;
+use serde_json::Value;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
+
+const PENDULUM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/pendulum.flw");
+const FURUTA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/furuta.flw");
+
+/// One client after another on one port, as QEMU has it.
+struct Socket {
+    listener: TcpListener,
+    client: Option<TcpStream>,
+    buffer: std::collections::VecDeque<u8>,
+}
+
+impl Port for Socket {
+    const TICKS_PER_SECOND: u32 = 1_000_000;
+
+    fn read(&mut self) -> Option<u8> {
+        self.buffer.pop_front()
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Whoever hung up does not want to know.
+        let _ = self.client.as_mut().map(|client| client.write_all(bytes));
+    }
+
+    fn idle(&mut self) -> bool {
+        let client = self.client.get_or_insert_with(|| {
+            let client = self.listener.accept().unwrap().0;
+            client.set_nodelay(true).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            client
+        });
+        let mut bytes = [0; 512];
+        match client.read(&mut bytes) {
+            Ok(length) if length > 0 => self.buffer.extend(&bytes[..length]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            _ => self.client = None,
+        }
+        true
+    }
+
+    fn start_periods(&mut self, _: u32) -> bool {
+        true
+    }
+
+    fn stop_periods(&mut self) {}
+
+    fn periods(&mut self) -> u32 {
+        0
+    }
+
+    fn measure<R>(&mut self, work: impl FnOnce() -> R) -> (R, u32) {
+        (work(), 7)
+    }
+}
+
+/// A board with the pendulum's policy, room for others and so much more scratch than the pendulum's needs; its address. It
+/// lives as long as the test.
+fn board(room: usize, more: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("tcp:{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        const PAYLOAD: usize = 512;
+        let flash = ArtefactBytes::read(Path::new(PENDULUM)).unwrap();
+        let needed = scratch_len(&Policy::new(flash.artefact().unwrap()).unwrap());
+        let (mut uploads, mut scratch) = (vec![0; room / 4], vec![0.0; needed + more]);
+        let memory = Memory { uploads: &mut uploads, scratch: &mut scratch };
+        let mut port = Socket { listener, client: None, buffer: Default::default() };
+        serve::<_, { frame_len(PAYLOAD) }, { wire_len(PAYLOAD) }>("thread", flash.as_slice(), memory, &mut port)
+    });
+    address
+}
+
+fn hil(port: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_host-train")).args(["hil", "--port", port]).args(args).output().unwrap()
+}
+
+fn report(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
+}
+
+fn refusal(output: &Output, code: i32) -> String {
+    assert_eq!(output.status.code(), Some(code), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    said.lines().last().unwrap().to_string()
+}
+
+#[test]
+fn a_board_returns_what_the_host_does() {
+    let port = board(0, 4096);
+    let first = report(&hil(&port, &["--episodes", "3", "--json"]));
+    assert_eq!((&first["equal"], &first["env"], &first["board"]), (&true.into(), &"pendulum".into(), &"thread".into()));
+    assert_eq!((&first["decisions"], &first["decision"]["max"]), (&600.into(), &7.into()));
+    // The return that `eval` prints.
+    let eval = Command::new(env!("CARGO_BIN_EXE_host-train"))
+        .args(["eval", "--policy", PENDULUM, "--episodes", "3", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(report(&eval)["return_mean"], first["return_mean"]);
+    // Another conversation with the same board, another seed.
+    let second = report(&hil(&port, &["--episodes", "3", "--seed", "2", "--json"]));
+    assert!(second["equal"] == true && second["return_mean"] != first["return_mean"]);
+    let people = hil(&port, &["--episodes", "1"]);
+    let said = String::from_utf8_lossy(&people.stdout).into_owned();
+    assert!(people.status.success() && said.contains("equal, bit for bit") && said.contains("p99"), "{said}");
+}
+
+#[test]
+fn faults_are_survived_and_counted() {
+    let port = board(1 << 17, 4096);
+    let faults = ["--drop", "0.05", "--corrupt", "0.06", "--repeat", "0.07", "--delay", "0.08", "--timeout", "15"];
+    // The upload goes over the bad line too.
+    let args = [&["--policy", FURUTA, "--episodes", "1", "--json"], &faults[..]].concat();
+    let r = report(&hil(&port, &args));
+    assert_eq!((&r["equal"], &r["policy"], &r["decisions"]), (&true.into(), &"furuta".into(), &600.into()));
+    let n = |path: &str| r.pointer(path).and_then(Value::as_u64).unwrap();
+    for (end, way) in [("/counted_by_board", "/faults/to_board"), ("/counted_here", "/faults/from_board")] {
+        let (counted, fault) = (|name: &str| n(&format!("{end}/{name}")), |name: &str| n(&format!("{way}/{name}")));
+        assert!(["dropped", "corrupted", "repeated", "delayed"].iter().all(|name| fault(name) > 5), "{r}");
+        assert_eq!(
+            counted("frames"),
+            fault("frames") - fault("dropped") - fault("corrupted") + fault("repeated"),
+            "{r}"
+        );
+        assert_eq!(counted("crc") + counted("framing") + counted("too_long"), fault("corrupted"), "{r}");
+        assert_eq!((counted("lost"), counted("refused")), (0, 0), "{r}");
+        // What came and was not new was a repetition or late.
+        assert!(counted("repeated") + counted("late") >= fault("repeated"), "{r}");
+    }
+    // Every question was carried out once: what arrived is one frame each, repetitions and late ones.
+    let asked = 1 + 600 + 1 + 2 + std::fs::metadata(FURUTA).unwrap().len().div_ceil(508);
+    assert_eq!(
+        n("/counted_by_board/frames"),
+        asked + n("/counted_by_board/repeated") + n("/counted_by_board/late"),
+        "{r}"
+    );
+    assert!(n("/asked_again") >= n("/faults/to_board/dropped") + n("/faults/to_board/corrupted"), "{r}");
+}
+
+#[test]
+fn policies_are_uploaded_read_back_and_refused_by_name() {
+    let port = board(80_000, 4096);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let good = std::fs::read(FURUTA).unwrap();
+    let mut damaged = good.clone();
+    damaged[1000] ^= 1;
+    std::fs::write(path("damaged.flw"), &damaged).unwrap();
+    std::fs::write(path("large.flw"), [&good[..], &good[..]].concat()).unwrap();
+    for (file, words) in [("damaged.flw", "checksum"), ("large.flw", "80000")] {
+        let said = refusal(&hil(&port, &["--policy", &path(file)]), 1);
+        assert!(said.contains(words), "{said}");
+        assert_eq!(report(&hil(&port, &["--episodes", "1", "--json"]))["policy"], "pendulum");
+    }
+    let log = path("log.csv");
+    let args = ["--policy", FURUTA, "--episodes", "1", "--record", &log, "--read-back", &path("back.flw"), "--json"];
+    assert_eq!(report(&hil(&port, &args))["policy"], "furuta");
+    assert!(std::fs::read(path("back.flw")).unwrap() == good);
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 601);
+    // It stays, and is what a later conversation reads back; it is not for another plant.
+    assert_eq!(report(&hil(&port, &["--episodes", "1", "--json"]))["env"], "furuta");
+    let said = refusal(&hil(&port, &["--env", "pendulum"]), 2);
+    assert!(said.contains("5 observations"), "{said}");
+    // No room beside it for one of the same size.
+    let said = refusal(&hil(&port, &["--policy", &path("damaged.flw")]), 1);
+    assert!(said.contains("bytes of room for uploads"), "{said}");
+    let said = refusal(&hil(&board(80_000, 0), &["--policy", FURUTA]), 1);
+    assert!(said.contains("floats of scratch"), "{said}");
+}
+
+#[test]
+fn wrong_use_is_named() {
+    let port = board(0, 4096);
+    for (args, code, words) in [
+        (&["--drop", "0.95"][..], 2, "at most 0.9"),
+        (&["--policy", "nowhere.flw"], 2, "nowhere.flw"),
+        (&["--env", "nowhere"], 2, "unknown environment"),
+        (&["--set", "mass=1"], 2, "env.KEY=NUMBER"),
+    ] {
+        let said = refusal(&hil(&port, args), code);
+        assert!(said.contains(words), "{said}");
+    }
+    // Somebody listens there who does not speak the protocol.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let said = refusal(&hil(&format!("tcp:{}", mute.local_addr().unwrap()), &["--timeout", "5"]), 1);
+    assert!(said.contains("does not answer") && said.contains("firmware `hil`"), "{said}");
+}

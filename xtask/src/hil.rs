@@ -1,0 +1,281 @@
+//! Hardware in the loop, tested: `host-train hil` at one end, the firmware `hil` in QEMU at the other, its serial port on a
+//! TCP socket between them.
+//!
+//! On every board of `BOARDS` an episode's return must be the host's bit for bit. On the Cortex-M4F there are beside it a
+//! bad line whose counters must add up, uploads that are refused by name while the old policy goes on, one that takes
+//! over, patience that runs out, and garbage: for a bounded number of bytes, or for a minute with `--long`. A program that
+//! does not end in time is stopped and is a failure.
+
+use crate::boards::{self, Board};
+use crate::cargo::{self, Firmware};
+use crate::policy::{self, Bytes};
+use crate::steps::{Steps, output_of};
+use crate::{digests, qemu, tools};
+use anyhow::{Context, Result, bail, ensure};
+use flowlet::policy::Artefact;
+use rand_xoshiro::Xoshiro128PlusPlus;
+use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use serde_json::Value;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// `cargo xtask hil`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Boards, separated by commas [default: m0,m4f,rv32imac]
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<String>,
+    /// Send garbage for a minute
+    #[arg(long)]
+    long: bool,
+}
+
+/// The boards of the test command: every kind of serial port but the STM32's, the smallest RAM, both architectures.
+const BOARDS: [&str; 3] = ["m0", "m4f", "rv32imac"];
+
+/// One run of `host-train hil` may take so long on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Decisions of an episode of the rotary pendulum.
+const DECISIONS: u64 = 600;
+
+/// Runs the checks of the named boards.
+pub fn run(root: &Path, options: &Options) -> Result<u8> {
+    let targets: Vec<String> =
+        if options.targets.is_empty() { BOARDS.map(String::from).to_vec() } else { options.targets.clone() };
+    let boards = boards::select(root, &targets)?;
+    tools::ensure_targets(root, &boards)?;
+    tools::ensure_qemu(&boards)?;
+    let mut steps = Steps::default();
+    check(&mut steps, root, &boards, options.long);
+    Ok(steps.finish())
+}
+
+/// The checks of the test command.
+pub fn steps(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
+    let boards: Vec<Board> = boards.iter().filter(|board| BOARDS.contains(&board.name.as_str())).cloned().collect();
+    check(steps, root, &boards, long);
+}
+
+fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
+    let mut program = None;
+    steps.step("host-train for hardware in the loop", || {
+        program = Some(host_train(root)?);
+        Ok(String::new())
+    });
+    let Some(program) = program else { return };
+    steps.parallel(
+        boards,
+        |board| format!("hardware in the loop on {}", board.name),
+        |board| {
+            let elf = cargo::build_firmware(root, board, "hil", &Firmware::default())?;
+            let all = board.name == "m4f";
+            let bench = Bench { root, program: &program, served: qemu::serve(board, &elf)? };
+            let mut remark = bench.episode(board)?;
+            if all {
+                bench.bad_line()?;
+                bench.uploads()?;
+                bench.impatience()?;
+                let garbage = if long { Duration::from_secs(60) } else { Duration::ZERO };
+                remark += &bench.garbage(garbage)?;
+            } else {
+                bench.small_room(board)?;
+            }
+            let lines = bench.served.lines()?;
+            match lines.as_slice() {
+                [policy, waiting] if policy.starts_with("policy: furuta") && waiting.starts_with("waiting") => {
+                    Ok(remark)
+                }
+                lines => bail!("the firmware logs:\n{}", lines.join("\n")),
+            }
+        },
+    );
+}
+
+/// Builds the trainer as the host tests have it.
+fn host_train(root: &Path) -> Result<PathBuf> {
+    let mut build = cargo::cargo(root);
+    output_of(build.args(["build", "--workspace", "--bin", "host-train", "--profile", "checked"]))?;
+    Ok(cargo::target_directory(root).join("checked/host-train"))
+}
+
+/// A board that waits, and the program that asks it.
+struct Bench<'a> {
+    root: &'a Path,
+    program: &'a Path,
+    served: qemu::Served,
+}
+
+/// What `host-train hil` said.
+struct Answer {
+    code: Option<i32>,
+    report: Value,
+    error: String,
+}
+
+impl Bench<'_> {
+    fn hil(&self, arguments: &[&str]) -> Result<Answer> {
+        let mut child = Command::new(self.program)
+            .args(["hil", "--json", "--episodes", "1", "--port", &format!("tcp:127.0.0.1:{}", self.served.port)])
+            .args(arguments)
+            .current_dir(self.root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start host-train")?;
+        let deadline = Instant::now() + LIMIT;
+        while child.try_wait()?.is_none() {
+            if Instant::now() >= deadline {
+                child.kill()?;
+                bail!("host-train hil {} did not end within {} s", arguments.join(" "), LIMIT.as_secs());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let report = text.lines().last().map_or(Ok(Value::Null), serde_json::from_str)?;
+        let error = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_string();
+        Ok(Answer { code: output.status.code(), report, error })
+    }
+
+    /// A run that must succeed, on the plant `env`.
+    fn equal(&self, env: &str, arguments: &[&str]) -> Result<Value> {
+        let Answer { code, report, error } = self.hil(arguments)?;
+        ensure!(code == Some(0), "host-train hil {}: {error}", arguments.join(" "));
+        ensure!(report["equal"] == true && report["env"] == env, "host-train hil {}: {report}", arguments.join(" "));
+        Ok(report)
+    }
+
+    /// A run that must be refused in these words.
+    fn refused(&self, arguments: &[&str], words: &str) -> Result<()> {
+        let Answer { code, error, .. } = self.hil(arguments)?;
+        ensure!(code == Some(1) && error.contains(words), "instead of `{words}` with exit code 1, {code:?}: {error}");
+        Ok(())
+    }
+
+    fn episode(&self, board: &Board) -> Result<String> {
+        let report = self.equal("furuta", &[])?;
+        ensure!(report["decisions"] == DECISIONS && report["board"] == board.name.as_str(), "{report}");
+        let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        Ok(format!(
+            "return {}, {:.0} instructions a decision, round trip over the socket {:.2} ms (p50), {:.2} ms (p99)",
+            number("/return_mean"),
+            number("/decision/mean"),
+            number("/round_trip_ms/p50"),
+            number("/round_trip_ms/p99")
+        ))
+    }
+
+    fn bad_line(&self) -> Result<()> {
+        let faults = ["--drop", "0.04", "--corrupt", "0.04", "--repeat", "0.04", "--delay", "0.04", "--timeout", "25"];
+        let report = self.equal("furuta", &faults)?;
+        let good = self.equal("furuta", &[])?;
+        ensure!(report["return_mean"] == good["return_mean"], "{report}");
+        for (end, way) in [("/counted_by_board", "/faults/to_board"), ("/counted_here", "/faults/from_board")] {
+            let number = |side: &str, name: &str| {
+                report.pointer(&format!("{side}/{name}")).and_then(Value::as_u64).unwrap_or(u64::MAX)
+            };
+            let (counted, fault) = (|name: &str| number(end, name), |name: &str| number(way, name));
+            let arrived = fault("frames") - fault("dropped") - fault("corrupted") + fault("repeated");
+            let broken = counted("crc") + counted("framing") + counted("too_long");
+            ensure!(fault("corrupted") > 0 && fault("delayed") > 0 && fault("repeated") > 0, "no faults: {report}");
+            ensure!(counted("frames") == arrived && broken == fault("corrupted"), "{end} does not add up: {report}");
+            ensure!(counted("lost") == 0 && counted("refused") == 0, "{end}: {report}");
+        }
+        Ok(())
+    }
+
+    /// Policies that the Cortex-M4F must refuse, each by name, and one that it takes.
+    fn uploads(&self) -> Result<()> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let file = |name: &str, bytes: &[u8]| -> Result<String> {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes)?;
+            Ok(path.display().to_string())
+        };
+        let good = Bytes::read(&digests::default_policy(self.root))?;
+        let pendulum = file("good.flw", good.get())?;
+        let mut corrupted = good.clone();
+        let middle = corrupted.get().len() / 2;
+        corrupted.get_mut()[middle] ^= 1;
+        let mut newer = good.clone();
+        newer.get_mut()[4] = 0x7f;
+        policy::reseal(&mut newer);
+        let mut wrong = good.clone();
+        let artefact = Artefact::new(wrong.get())?;
+        let at = artefact.self_test().2.as_ptr().addr() - wrong.get().as_ptr().addr();
+        wrong.get_mut()[at] ^= 1;
+        policy::reseal(&mut wrong);
+        let bad = [
+            (file("corrupted.flw", corrupted.get())?, "checksum"),
+            (file("truncated.flw", &good.get()[..middle])?, "truncated"),
+            (file("newer.flw", newer.get())?, "format version 127"),
+            (file("wrong.flw", wrong.get())?, "self-test"),
+            (file("large.flw", &vec![0; 1 << 20])?, "bytes of room for uploads"),
+        ];
+        for (path, words) in &bad {
+            self.refused(&["--policy", path], words)?;
+        }
+        self.equal("furuta", &[])?;
+        self.equal("pendulum", &["--policy", &pendulum])?;
+        self.refused(&["--policy", &bad[0].0], bad[0].1)?;
+        let back = folder.path().join("back.flw");
+        self.equal("pendulum", &["--read-back", &back.display().to_string()])?;
+        ensure!(fs::read(&back)? == good.get(), "the policy that was read back is another one");
+        Ok(())
+    }
+
+    /// Where virtual time passes at once, an observation is always late.
+    fn impatience(&self) -> Result<()> {
+        self.refused(&["--patience", "1"], "fallback")?;
+        self.equal("pendulum", &[]).map(drop)
+    }
+
+    /// A policy that the board has no room for is refused, and the one in flash goes on.
+    fn small_room(&self, board: &Board) -> Result<()> {
+        let large = tempfile::NamedTempFile::new()?;
+        fs::write(large.path(), vec![0; 1 << 20])?;
+        self.refused(&["--policy", &large.path().display().to_string()], "bytes of room for uploads")?;
+        if board.name != "m0" {
+            let pendulum = digests::default_policy(self.root);
+            self.equal("pendulum", &["--policy", &pendulum.display().to_string()])?;
+        }
+        Ok(())
+    }
+
+    /// Random bytes, at least 100,000 of them and for at least `duration`; the board answers as before.
+    fn garbage(&self, duration: Duration) -> Result<String> {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+        let (start, mut sent) = (Instant::now(), 0);
+        let mut stream = TcpStream::connect(("127.0.0.1", self.served.port))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_nonblocking(false)?;
+        while sent < 100_000 || start.elapsed() < duration {
+            let bytes: Vec<u8> = (0..1000)
+                .map(|_| {
+                    let word = rng.next_u32();
+                    if word % 16 == 0 { 0 } else { (word >> 8) as u8 }
+                })
+                .collect();
+            stream.write_all(&bytes)?;
+            sent += bytes.len();
+            // Nobody answers garbage; an answer that came all the same must not fill the line.
+            stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+            match stream.read(&mut [0; 4096]) {
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Ok(0) => bail!("the board hung up after {sent} bytes of garbage"),
+                Ok(n) => bail!("{n} bytes answer {sent} bytes of garbage"),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        drop(stream);
+        self.equal("pendulum", &[])?;
+        Ok(format!("; {sent} bytes of garbage survived"))
+    }
+}

@@ -1,5 +1,6 @@
 //! Says which kernels of `src/net/kernel` the target runs: its instructions decide, and stable Rust does not tell them.
 //!
+//! * `flowlet_armv8m`: Armv8-M with its main extension.
 //! * `flowlet_dsp`: Armv7E-M, or Armv8-M with the DSP extension, so that `SMLAD` is there.
 //! * `flowlet_mve`: Armv8.1-M with Helium.
 //! * `flowlet_vfp`: Arm's M profile with a floating-point unit and without Helium; the ABI tells that there is one.
@@ -12,7 +13,7 @@ use std::env;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rustc-check-cfg=cfg(flowlet_dsp, flowlet_mve, flowlet_rvf, flowlet_vfp)");
+    println!("cargo::rustc-check-cfg=cfg(flowlet_armv8m, flowlet_dsp, flowlet_mve, flowlet_rvf, flowlet_vfp)");
     let target = env::var("TARGET").unwrap_or_default();
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     // Flags come as `-C`, `target-cpu=..` or in one piece; the last CPU counts.
@@ -30,6 +31,9 @@ fn main() {
         println!("cargo::rustc-cfg=flowlet_rvf");
     }
     let armv8m = target.starts_with("thumbv8m.main");
+    if armv8m {
+        println!("cargo::rustc-cfg=flowlet_armv8m");
+    }
     if armv8m && (["cortex-m55", "cortex-m85", "cortex-m52"].contains(&cpu) || has("mve") || has("mve.fp")) {
         println!("cargo::rustc-cfg=flowlet_mve");
         return;

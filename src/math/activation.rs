@@ -17,27 +17,27 @@
 //! Cost on a Cortex-M4F: 20 instructions or fewer an element inside a layer, one of them a division of 14 cycles.
 
 /// The function is computed from this magnitude up; below it is zero. A result is then at least 2^-50.
-const LEAST: u32 = (127 - 49) << 23;
+pub(crate) const LEAST: u32 = (127 - 49) << 23;
 
 const MAGNITUDE: u32 = 0x7fff_ffff;
 
 /// `N(s) / D(s)` with `N = s^3 + n2 s^2 + n1 s + n0` and `D = d3 s^3 + d2 s^2 + d1 s + d0`, below `end`.
-struct Rational {
-    n: [f32; 3],
-    d: [f32; 4],
-    end: f32,
+pub(crate) struct Rational {
+    pub(crate) n: [f32; 3],
+    pub(crate) d: [f32; 4],
+    pub(crate) end: f32,
 }
 
-const TANH: Rational =
+pub(crate) const TANH: Rational =
     Rational { n: [250_267.27, 30_838.04, 573.878_84], d: [250_267.52, 114_258.61, 5_293.533, 36.033_833], end: 7.0 };
 
-const SILU: Rational = Rational {
+pub(crate) const SILU: Rational = Rational {
     n: [16_807_502.0, 515_536.66, 2_362.558_3],
     d: [67_230_576.0, 7_664_301.0, 87_978.13, 146.462_27],
     end: 14.25,
 };
 
-const GELU: Rational =
+pub(crate) const GELU: Rational =
     Rational { n: [15_147.879, 1_004.530_7, 127.506_68], d: [37_967.797, 8_885.196, 828.170_7, 36.997_33], end: 4.75 };
 
 impl Rational {

@@ -101,19 +101,16 @@ impl Activation {
 
     /// `z = f(z)` for every element, under the subnormal rule.
     pub(crate) fn apply(self, z: &mut [f32]) {
-        /// One loop a function, with its constants in registers.
-        #[inline(always)]
-        fn each(z: &mut [f32], f: impl Fn(f32) -> f32) {
-            z.iter_mut().for_each(|z| *z = f(*z));
-        }
         match self {
-            Self::Relu => each(z, math::relu),
-            Self::Tanh => each(z, math::tanh),
-            Self::Silu => each(z, math::silu),
-            Self::Gelu => each(z, math::gelu),
+            Self::Relu => z.iter_mut().for_each(|z| *z = math::relu(*z)),
+            Self::Tanh => kernel::tanh(z),
+            Self::Silu => kernel::silu(z),
+            Self::Gelu => kernel::gelu(z),
             // The reader refuses version 1 where its functions were left out of the image.
             Self::TanhLibm | Self::SiluLibm | Self::GeluLibm if !cfg!(feature = "version-1") => {}
-            Self::TanhLibm | Self::SiluLibm | Self::GeluLibm => each(z, |z| math::flush(self.value(z))),
+            Self::TanhLibm | Self::SiluLibm | Self::GeluLibm => {
+                z.iter_mut().for_each(|z| *z = math::flush(self.value(*z)));
+            }
         }
     }
 

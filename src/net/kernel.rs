@@ -22,7 +22,9 @@ use assembly as machine;
 #[cfg(not(any(flowlet_vfp, flowlet_mve, flowlet_rvf)))]
 use portable as machine;
 
-/// Inputs of a batched product: latents that are integrated at once, and actions that are valued at once.
+use crate::math;
+
+/// Inputs of a batched product.
 pub const LANES: usize = 4;
 
 /// Whether `w` has so many rows and columns, and `bias` so many rows.
@@ -64,6 +66,30 @@ pub(crate) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [
 #[inline]
 pub(crate) fn dense_relu_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]]) {
     machine::dense_batch(w, x, bias, y, true);
+}
+
+/// `z = tanh z` for every element, with [`crate::math::tanh`].
+pub(crate) fn tanh(z: &mut [f32]) {
+    #[cfg(all(flowlet_vfp, flowlet_dsp))]
+    assembly::tanh(z);
+    #[cfg(not(all(flowlet_vfp, flowlet_dsp)))]
+    z.iter_mut().for_each(|z| *z = math::tanh(*z));
+}
+
+/// `z = silu(z)` for every element, with [`crate::math::silu`].
+pub(crate) fn silu(z: &mut [f32]) {
+    #[cfg(all(flowlet_vfp, flowlet_dsp))]
+    assembly::gated(&math::activation::SILU, z, math::silu);
+    #[cfg(not(all(flowlet_vfp, flowlet_dsp)))]
+    z.iter_mut().for_each(|z| *z = math::silu(*z));
+}
+
+/// `z = gelu(z)` for every element, with [`crate::math::gelu`].
+pub(crate) fn gelu(z: &mut [f32]) {
+    #[cfg(all(flowlet_vfp, flowlet_dsp))]
+    assembly::gated(&math::activation::GELU, z, math::gelu);
+    #[cfg(not(all(flowlet_vfp, flowlet_dsp)))]
+    z.iter_mut().for_each(|z| *z = math::gelu(*z));
 }
 
 /// Columns of [`gemv_transposed`] that are summed side by side.

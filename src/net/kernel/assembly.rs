@@ -1,6 +1,7 @@
 //! The kernels in assembly: the one place of the f32 networks with `unsafe` code.
 //!
-//! They are written where a compiler's code is measurably slower: the FPU of Cortex-M4F, M7 and M33 (`vfp.s`), Helium
+//! They are written where a compiler's code is measurably slower: the FPU of Cortex-M4F, M7 and M33 (`vfp.s`, and `vfp_activation.s`
+//! where there is the DSP extension), Helium
 //! (`helium.s`), RISC-V with the F extension (`rv32f.s`). `build.rs` tells which of them the target runs. All take one
 //! [`Job`], keep the order of summation, and read and write exactly the slices it was made of. Stack: 120 bytes at most.
 
@@ -8,6 +9,11 @@ use super::{LANES, fits};
 
 #[cfg(flowlet_vfp)]
 core::arch::global_asm!(include_str!("vfp.s"), options(raw));
+#[cfg(all(flowlet_vfp, flowlet_dsp, not(flowlet_armv8m)))]
+core::arch::global_asm!(include_str!("vfp_activation.s"), options(raw));
+// On Armv8-M the assembler must be told of the DSP extension.
+#[cfg(all(flowlet_vfp, flowlet_dsp, flowlet_armv8m))]
+core::arch::global_asm!(".cpu cortex-m33", include_str!("vfp_activation.s"), options(raw));
 #[cfg(flowlet_mve)]
 core::arch::global_asm!(include_str!("helium.s"), options(raw));
 #[cfg(flowlet_rvf)]
@@ -77,3 +83,79 @@ pub(super) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [
     // SAFETY: `w` has as many rows and columns as `y` and `x` are long, and the bias is as long as `y`.
     unsafe { flowlet_f32_batch(&job) };
 }
+
+/// The elementwise functions, with the DSP extension.
+#[cfg(all(flowlet_vfp, flowlet_dsp))]
+mod elementwise {
+    use crate::math;
+    use crate::math::activation::{LEAST, Rational, TANH};
+
+    /// What the assembly reads: the coefficients, one half, and the interval on both halves of a word.
+    #[repr(C)]
+    struct Coefficients {
+        n: [f32; 3],
+        d: [f32; 4],
+        half: f32,
+        /// High halfword of the least magnitude that is computed.
+        least: u32,
+        /// The largest difference of a magnitude's high halfword to that.
+        range: u32,
+    }
+
+    unsafe extern "C" {
+        /// Computes `pairs` (at least one) times two elements from `z` on, or fewer; returns the number it left.
+        fn flowlet_f32_odd(z: *mut f32, pairs: usize, coefficients: *const Coefficients) -> usize;
+        /// The same for the gated functions.
+        fn flowlet_f32_gated(z: *mut f32, pairs: usize, coefficients: *const Coefficients) -> usize;
+    }
+
+    /// See [`super::super::tanh`].
+    pub(in super::super) fn tanh(z: &mut [f32]) {
+        // SAFETY: `pairs` has two elements a pair.
+        pairwise(&TANH, z, math::tanh, |pairs, c| unsafe {
+            flowlet_f32_odd(pairs.as_mut_ptr().cast(), pairs.len(), c)
+        });
+    }
+
+    /// See [`super::super::silu`] and [`super::super::gelu`]; `one` is the function itself.
+    pub(in super::super) fn gated(rational: &Rational, z: &mut [f32], one: fn(f32) -> f32) {
+        // SAFETY: `pairs` has two elements a pair.
+        pairwise(rational, z, one, |pairs, c| unsafe { flowlet_f32_gated(pairs.as_mut_ptr().cast(), pairs.len(), c) });
+    }
+
+    /// Hands pairs to `run` as long as there are; the pairs that it stops at, and an odd last element, are done by `one`.
+    fn pairwise(
+        rational: &Rational,
+        z: &mut [f32],
+        one: fn(f32) -> f32,
+        run: impl Fn(&mut [[f32; 2]], &Coefficients) -> usize,
+    ) {
+        // The ends of the intervals have nothing in their low halves, which decide nothing then.
+        let least = LEAST >> 16;
+        let range = (rational.end.to_bits() >> 16) - least - 1;
+        let both = |half: u32| half << 16 | half;
+        let coefficients =
+            Coefficients { n: rational.n, d: rational.d, half: 0.5, least: both(least), range: both(range) };
+        let (mut pairs, last) = z.as_chunks_mut::<2>();
+        last.iter_mut().for_each(|z| *z = one(*z));
+        while !pairs.is_empty() {
+            let left = run(pairs, &coefficients);
+            let done = pairs.len().saturating_sub(left);
+            let Some(([pair], rest)) =
+                pairs.split_at_mut_checked(done).and_then(|(_, rest)| rest.split_at_mut_checked(1))
+            else {
+                return;
+            };
+            pair.iter_mut().for_each(|z| *z = one(*z));
+            pairs = rest;
+        }
+    }
+
+    const _: () = {
+        let ends =
+            LEAST | TANH.end.to_bits() | math::activation::SILU.end.to_bits() | math::activation::GELU.end.to_bits();
+        assert!(ends & 0xffff == 0, "the intervals are compared by halfwords");
+    };
+}
+#[cfg(all(flowlet_vfp, flowlet_dsp))]
+pub(super) use elementwise::{gated, tanh};

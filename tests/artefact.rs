@@ -4,10 +4,11 @@ mod common;
 
 use common::{Aligned, Recipe, SMALL, artefact, overflowing_critic};
 use flowlet::flow::{Plan, Schedule, Solver, Source};
-use flowlet::net::{Activation, CriticScratch, Trunk};
+use flowlet::math;
+use flowlet::net::{Activation, CriticScratch, CriticShape, Trunk};
 use flowlet::policy::{
-    ActionRange, Artefact, ArtefactError, BestOfScratch, Policy, PolicyError, PolicyScratch, Squash, StaticPolicy,
-    StepEntry, action_digest,
+    ActionRange, Artefact, ArtefactError, BestOfScratch, Policy, PolicyError, PolicyScratch, Squash, StaticBestOf,
+    StaticPolicy, StepEntry, action_digest,
 };
 use flowlet::rfm::{Boltzmann, BoltzmannScratch, ControlVariate, EstimateError, EstimatorScratch, RfmConfig};
 use rand_core::{Rng, SeedableRng};
@@ -42,8 +43,8 @@ fn use_it(view: Artefact<'_>) {
             Err(other) => panic!("{other:?}"),
         }
         let Some(critic) = view.critics().next().map(|c| *c.shape()) else { continue };
-        let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
-        let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+        let mut memory = vec![0.0; BestOfScratch::len(view.velocity().shape(), &critic, 2)];
+        let mut selection = BestOfScratch::carve(view.velocity().shape(), &critic, 2, &mut memory).unwrap();
         match policy.act_best_of(&observation, 3, &mut rng, &mut scratch, &mut selection, &mut action) {
             Ok(_) => assert!(inside(&action), "{action:?}"),
             Err(PolicyError::Sample(_) | PolicyError::Observation { .. }) => {}
@@ -474,8 +475,8 @@ fn version_one_loads_for_ever() {
     let (mut observation, mut action) = ([0.0; 3], [0.0; 2]);
     policy.self_test(&mut scratch, &mut action).unwrap();
     let critic = *view.critics().next().unwrap().shape();
-    let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
-    let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+    let mut memory = vec![0.0; BestOfScratch::len(view.velocity().shape(), &critic, 2)];
+    let mut selection = BestOfScratch::carve(view.velocity().shape(), &critic, 2, &mut memory).unwrap();
     let values = policy.critic_values(&scratch, &mut selection).unwrap();
     assert_eq!(values.map(f32::to_bits), [view.self_test().3[0].to_bits(), view.self_test().3[1].to_bits()]);
     let digest = action_digest(&policy, 1, &mut scratch, &mut observation, &mut action).unwrap();
@@ -517,37 +518,111 @@ fn a_step_table_round_trips_and_its_damage_is_named() {
     }
 }
 
-#[test]
-fn best_of_many_is_the_best_of_its_samples() {
-    // Oracle: the samples drawn one by one from the same generator, valued by the critics alone.
-    let bytes = artefact(SMALL);
-    let view = Artefact::new(bytes.bytes()).unwrap();
-    let policy = Policy::new(view).unwrap();
-    let shape = view.velocity().shape();
-    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
-    let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+/// The best of `n` by definition: samples drawn one by one from the same generator, each valued by each critic alone.
+fn best_by_definition(policy: &Policy<'_>, observation: &[f32], n: usize, seed: u64) -> (f32, Vec<f32>) {
+    let view = *policy.artefact();
+    let mut memory = vec![0.0; PolicyScratch::len(view.velocity().shape(), policy.plan())];
+    let mut scratch = PolicyScratch::carve(view.velocity().shape(), policy.plan(), &mut memory).unwrap();
     policy.prepare(&mut scratch).unwrap();
-    let critic = *view.critics().next().unwrap().shape();
-    let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
-    let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
-    let observation = [0.3, -0.4, 1.1];
-    let (mut best, mut one) = ([0.0; 2], [0.0; 2]);
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(4);
-    let value = policy.act_best_of(&observation, 12, &mut rng, &mut scratch, &mut selection, &mut best).unwrap();
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(4);
-    let mut seen = Vec::new();
-    for _ in 0..12 {
-        policy.act(&observation, &mut rng, &mut scratch, &mut one).unwrap();
-        let values = policy.critic_values(&scratch, &mut selection).unwrap();
-        seen.push((values[0].min(values[1]), one));
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
+    let mut best: Option<(f32, Vec<f32>)> = None;
+    for _ in 0..n {
+        let mut action = vec![0.0; 2];
+        policy.act(observation, &mut rng, &mut scratch, &mut action).unwrap();
+        let squashed: Vec<f32> = scratch.latent.iter().map(|u| math::flush(view.range().squash.value(*u))).collect();
+        let mut low = f32::INFINITY;
+        for critic in view.critics() {
+            let (h, layers) = (critic.shape().hidden, critic.shape().layers);
+            let (mut part, mut pre, mut a, mut b) = (vec![0.0; h], vec![0.0; layers * h], vec![0.0; h], vec![0.0; h]);
+            critic.state_part(scratch.state, &mut part);
+            let mut memory = CriticScratch { pre: &mut pre, a: &mut a, b: &mut b };
+            low = low.min(critic.value(&part, &squashed, &mut memory));
+        }
+        if best.as_ref().is_none_or(|(value, _)| low > *value) {
+            best = Some((low, action));
+        }
     }
-    let top = seen.iter().copied().reduce(|a, b| if b.0 > a.0 { b } else { a }).unwrap();
-    assert_eq!((value, best), top);
-    assert!(seen.iter().any(|(v, _)| *v < value));
+    best.unwrap()
+}
+
+#[test]
+fn best_of_many_has_the_bits_of_single_draws() {
+    let observation = [0.3, -0.4, 1.1];
+    let mut chosen_later = 0;
+    for activation in [Activation::Relu, Activation::Gelu, Activation::TanhLibm] {
+        for trunk in [Trunk::Plain, Trunk::Residual] {
+            for solver in Solver::ALL {
+                for hidden in [4, 5, 6, 9] {
+                    let critics = 1 + solver as usize % 2;
+                    let schedule =
+                        if hidden == 9 { Schedule::Ve { sigma_min: 1e-3, sigma_max: 4.0 } } else { Schedule::Linear };
+                    let bytes = artefact(Recipe { activation, trunk, solver, hidden, critics, schedule, ..SMALL });
+                    let view = Artefact::new(bytes.bytes()).unwrap();
+                    let policy = Policy::new(view).unwrap();
+                    let shape = view.velocity().shape();
+                    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+                    let mut scratch = PolicyScratch::carve(shape, policy.plan(), &mut memory).unwrap();
+                    policy.prepare(&mut scratch).unwrap();
+                    let critic = *view.critics().next().unwrap().shape();
+                    let mut memory = vec![0.0; BestOfScratch::len(shape, &critic, critics)];
+                    let mut selection = BestOfScratch::carve(shape, &critic, critics, &mut memory).unwrap();
+                    for n in [1, 2, 3, 4, 5, 8, 11] {
+                        let (mut rng, mut best) = (Xoshiro128PlusPlus::seed_from_u64(n as u64), [0.0; 2]);
+                        let value =
+                            policy.act_best_of(&observation, n, &mut rng, &mut scratch, &mut selection, &mut best);
+                        let (wanted, action) = best_by_definition(&policy, &observation, n, n as u64);
+                        assert_eq!((value.unwrap().to_bits(), best.to_vec()), (wanted.to_bits(), action), "{n}");
+                        chosen_later += usize::from(wanted > best_by_definition(&policy, &observation, 1, n as u64).0);
+                        // As many numbers are drawn as by single draws: the next ones are the same.
+                        let mut single = Xoshiro128PlusPlus::seed_from_u64(n as u64);
+                        for _ in 0..n {
+                            policy.act(&observation, &mut single, &mut scratch, &mut best).unwrap();
+                        }
+                        assert_eq!(rng.next_u32(), single.next_u32());
+                    }
+                }
+            }
+        }
+    }
+    assert!(chosen_later > 100, "the first sample is nearly always the best: {chosen_later}");
     let plain = artefact(Recipe { critics: 0, ..SMALL });
-    let policy = Policy::new(Artefact::new(plain.bytes()).unwrap()).unwrap();
-    let refused = policy.act_best_of(&observation, 2, &mut rng, &mut scratch, &mut selection, &mut best);
+    let view = Artefact::new(plain.bytes()).unwrap();
+    let policy = Policy::new(view).unwrap();
+    let critic = CriticShape { obs: 3, act: 2, hidden: 5, layers: 2, activation: Activation::Tanh };
+    let mut memory = vec![0.0; PolicyScratch::len(view.velocity().shape(), policy.plan())];
+    let mut scratch = PolicyScratch::carve(view.velocity().shape(), policy.plan(), &mut memory).unwrap();
+    policy.prepare(&mut scratch).unwrap();
+    let mut memory = vec![0.0; BestOfScratch::len(view.velocity().shape(), &critic, 2)];
+    let mut selection = BestOfScratch::carve(view.velocity().shape(), &critic, 2, &mut memory).unwrap();
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
+    let refused = policy.act_best_of(&observation, 2, &mut rng, &mut scratch, &mut selection, &mut [0.0; 2]);
     assert_eq!(refused, Err(PolicyError::NoCritic));
+}
+
+#[test]
+fn the_owner_of_a_selection_decides_alike_and_checks_its_sizes() {
+    let bytes = artefact(SMALL);
+    let owner = || StaticPolicy::<3, 2, 6, 3>::new(bytes.bytes()).unwrap();
+    let mut best = StaticBestOf::<3, 2, 6, 3, 5, 6>::new(owner()).unwrap();
+    best.self_test().unwrap();
+    let observation = [0.3, -0.4, 1.1];
+    let action = best.act(&observation, 7, &mut Xoshiro128PlusPlus::seed_from_u64(4)).unwrap();
+    assert_eq!(action.to_vec(), best_by_definition(owner().policy(), &observation, 7, 4).1);
+    let single = best.policy().act(&observation, &mut Xoshiro128PlusPlus::seed_from_u64(4)).unwrap();
+    assert_eq!(single.to_vec(), best_by_definition(owner().policy(), &observation, 1, 4).1);
+    let width = |error: PolicyError| matches!(error, PolicyError::Length { what, .. } if what.contains("width"));
+    assert!(width(StaticBestOf::<3, 2, 6, 3, 6, 6>::new(owner()).unwrap_err()));
+    assert!(width(StaticBestOf::<3, 2, 6, 3, 5, 5>::new(owner()).unwrap_err()));
+    let plain = artefact(Recipe { critics: 0, ..SMALL });
+    let refused = StaticBestOf::<3, 2, 6, 3, 5, 6>::new(StaticPolicy::new(plain.bytes()).unwrap());
+    assert_eq!(refused.err(), Some(PolicyError::NoCritic));
+    // The critics' part of the self-test is run: a wrong expected value is found.
+    let mut wrong = bytes.clone();
+    let at = wrong.bytes().len() - 5;
+    wrong.bytes_mut()[at] ^= 0x10;
+    seal(wrong.bytes_mut());
+    let mut best = StaticBestOf::<3, 2, 6, 3, 5, 6>::new(StaticPolicy::new(wrong.bytes()).unwrap()).unwrap();
+    assert_eq!(best.self_test(), Err(PolicyError::SelfTest));
 }
 
 #[test]
@@ -563,8 +638,8 @@ fn a_value_that_is_not_a_number_loses_against_every_other() {
         let mut scratch = PolicyScratch::carve(view.velocity().shape(), policy.plan(), &mut memory).unwrap();
         policy.prepare(&mut scratch).unwrap();
         let critic = *view.critics().next().unwrap().shape();
-        let mut memory = vec![0.0; BestOfScratch::len(&critic, 2)];
-        let mut selection = BestOfScratch::carve(&critic, 2, &mut memory).unwrap();
+        let mut memory = vec![0.0; BestOfScratch::len(view.velocity().shape(), &critic, 2)];
+        let mut selection = BestOfScratch::carve(view.velocity().shape(), &critic, 2, &mut memory).unwrap();
         let mut action = [0.0; 2];
         let mut again = rng.clone();
         let value =
@@ -584,7 +659,7 @@ fn a_value_that_is_not_a_number_loses_against_every_other() {
 
 #[test]
 fn sizes_that_nobody_has_are_refused_and_do_not_overflow() {
-    use flowlet::net::{CriticShape, ShapeError, VelocityNet, VelocityShape};
+    use flowlet::net::{ShapeError, VelocityNet, VelocityShape};
     use flowlet::rfm::Mixture;
     let huge = VelocityShape {
         obs: usize::MAX,
@@ -603,8 +678,8 @@ fn sizes_that_nobody_has_are_refused_and_do_not_overflow() {
     );
     for layers in [0, usize::MAX] {
         let critic = CriticShape { obs: 1, act: 1, hidden: 4, layers, activation: Activation::Relu };
-        assert!(critic.params() > 0 && BestOfScratch::len(&critic, usize::MAX) == usize::MAX);
-        assert!(BestOfScratch::carve(&critic, usize::MAX, &mut [0.0; 8]).is_none());
+        assert!(critic.params() > 0 && BestOfScratch::len(&huge, &critic, usize::MAX) == usize::MAX);
+        assert!(BestOfScratch::carve(&huge, &critic, usize::MAX, &mut [0.0; 8]).is_none());
         assert!(VelocityShape { layers, ..huge }.params() == usize::MAX);
     }
     let plan = Plan { solver: Solver::Rk4, steps: usize::MAX, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };

@@ -1,10 +1,13 @@
 //! The int8 network from outside: against a reference written from docs/format.md, against the f32 network it was made
 //! from within a bound that is derived, and with words that somebody has damaged.
 
+use flowlet::flow::{Plan, Sampler, Solver};
 use flowlet::math;
 use flowlet::net::{
-    Activation, Calibration, QuantiseError, QuantisedNet, ShapeError, Trunk, VelocityNet, VelocityShape, quantise,
+    Activation, Calibration, LANES, QuantiseError, QuantisedNet, ShapeError, Trunk, VelocityNet, VelocityShape,
+    quantise,
 };
+use flowlet::policy::PolicyScratch;
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -174,6 +177,35 @@ fn every_network_computes_what_the_page_says() {
             let (found, expected) = (evaluate(&net, &s, &x, t), page::velocity(&net, &s, &x, t));
             let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&found), bits(&expected), "{shape:?} {found:?} {expected:?}");
+        }
+    }
+}
+
+/// The best of several takes latents in groups; in int8 as in single precision each has the bits of its own integration.
+#[test]
+fn groups_of_latents_have_the_bits_of_single_ones() {
+    let mut u = Uniform::new(8);
+    for _ in 0..if cfg!(miri) { 2 } else { 40 } {
+        let shape = u.shape();
+        let params = u.floats(shape.params(), 0.5);
+        let (sums, outputs) = (vec![3.0; shape.layers], vec![2.0; shape.layers]);
+        let mut words = vec![0; QuantisedNet::words_of(&shape)];
+        quantise(&shape, &params, &Calibration { input: 5.0, sums: &sums, outputs: &outputs }, &mut words).unwrap();
+        let net = QuantisedNet::new(shape, &OMEGA[..shape.frequencies], &words).unwrap();
+        let plan = Plan { solver: Solver::Heun, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
+        let sampler = Sampler::new(net, plan).unwrap();
+        let mut memory = vec![0.0; PolicyScratch::len(&shape, &plan)];
+        let mut scratch = PolicyScratch::carve(&shape, &plan, &mut memory).unwrap().sampler;
+        sampler.prepare(&mut scratch).unwrap();
+        sampler.observe(&u.floats(shape.obs, 2.0), &mut scratch).unwrap();
+        let all: Vec<Vec<f32>> = (0..LANES).map(|_| u.floats(shape.act, 1.0)).collect();
+        let mut group: Vec<[f32; LANES]> = (0..shape.act).map(|j| std::array::from_fn(|p| all[p][j])).collect();
+        let (mut a, mut b) = (vec![[0.0; LANES]; shape.hidden], vec![[0.0; LANES]; shape.hidden]);
+        let mut slopes = vec![[0.0; LANES]; 3 * shape.act];
+        sampler.integrate_batch(&mut group, &mut scratch, [&mut a, &mut b], &mut slopes).unwrap();
+        for (p, mut one) in all.into_iter().enumerate() {
+            sampler.integrate(&mut one, &mut scratch).unwrap();
+            assert!(one.iter().zip(&group).all(|(x, row)| x.to_bits() == row[p].to_bits()), "{shape:?}");
         }
     }
 }

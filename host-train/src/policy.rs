@@ -295,7 +295,8 @@ impl<'a> HostPolicy<'a> {
     pub fn new(artefact: Artefact<'a>) -> Result<Self> {
         let policy = Policy::new(artefact).map_err(failure)?;
         let mut memory = vec![0.0; PolicyScratch::len(artefact.velocity().shape(), policy.plan())];
-        let selection = artefact.critics().next().map_or(0, |c| BestOfScratch::len(c.shape(), 2));
+        let selection =
+            artefact.critics().next().map_or(0, |c| BestOfScratch::len(artefact.velocity().shape(), c.shape(), 2));
         policy.prepare(&mut carve(&policy, &mut memory)?).map_err(failure)?;
         Ok(Self { policy, memory, selection: vec![0.0; selection] })
     }
@@ -326,7 +327,7 @@ impl<'a> HostPolicy<'a> {
     ) -> Result<()> {
         let critic = self.policy.artefact().critics().next().ok_or_else(|| failure(PolicyError::NoCritic))?;
         let mut scratch = carve(&self.policy, &mut self.memory)?;
-        let mut selection = select(critic.shape(), &mut self.selection)?;
+        let mut selection = select(&self.policy, critic.shape(), &mut self.selection)?;
         let chosen = self.policy.act_best_of(observation, n, rng, &mut scratch, &mut selection, action);
         chosen.map(|_| ()).map_err(failure)
     }
@@ -339,7 +340,7 @@ impl<'a> HostPolicy<'a> {
         let tested = match artefact.critics().next() {
             None => self.policy.self_test(&mut scratch, &mut action),
             Some(critic) => {
-                let mut selection = select(critic.shape(), &mut self.selection)?;
+                let mut selection = select(&self.policy, critic.shape(), &mut self.selection)?;
                 self.policy.self_test_critics(&mut scratch, &mut selection, &mut action)
             }
         };
@@ -352,8 +353,9 @@ fn carve<'s>(policy: &Policy<'_>, memory: &'s mut [f32]) -> Result<PolicyScratch
         .ok_or_else(|| Error::failure("the policy's memory is too short"))
 }
 
-fn select<'s>(shape: &CriticShape, memory: &'s mut [f32]) -> Result<BestOfScratch<'s>> {
-    BestOfScratch::carve(shape, 2, memory).ok_or_else(|| Error::failure("the critics' memory is too short"))
+fn select<'s>(policy: &Policy<'_>, critic: &CriticShape, memory: &'s mut [f32]) -> Result<BestOfScratch<'s>> {
+    BestOfScratch::carve(policy.artefact().velocity().shape(), critic, 2, memory)
+        .ok_or_else(|| Error::failure("the critics' memory is too short"))
 }
 
 fn failure(error: PolicyError) -> Error {

@@ -33,7 +33,9 @@ fn the_ending_or_the_name_chooses_the_format() {
 
     let flw = path(folder.path(), "a.flw", &mut place);
     assert_eq!(report(&export(&[POLICY, "--out", flw, "--json"]))["format"], "flw");
-    assert_eq!(fs::read(flw).unwrap(), whole.as_slice());
+    // Of a version-1 policy in today's version; `assert!`, for the bytes would fill the screen.
+    let same = whole.revised(*whole.artefact().unwrap().plan(), true).unwrap();
+    assert!(fs::read(flw).unwrap() == same.as_slice());
     // An ending that says nothing is the artefact, as it always was.
     let bin = path(folder.path(), "a.bin", &mut place);
     assert_eq!(report(&export(&[POLICY, "--out", bin, "--json"]))["format"], "flw");

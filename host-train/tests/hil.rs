@@ -3,6 +3,7 @@
 //! The board here is this computer, so a difference would be the protocol's: episodes, faults, uploads, what is refused.
 //! The firmware does the same in QEMU under `cargo xtask test`.
 
+use flowlet::flow::Plan;
 use flowlet::policy::Policy;
 use flowlet_link::device::{Memory, Port, scratch_len, serve};
 use flowlet_link::frame::{frame_len, wire_len};
@@ -154,15 +155,17 @@ fn faults_are_survived_and_counted() {
 
 #[test]
 fn policies_are_uploaded_read_back_and_refused_by_name() {
-    let port = board(80_000, 4096);
+    let good = std::fs::read(FURUTA).unwrap();
+    // Room for one policy, with a little beside it, and not for two.
+    let room = good.len() / 4 * 4 + 4_000;
+    let port = board(room, 4096);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    let good = std::fs::read(FURUTA).unwrap();
     let mut damaged = good.clone();
     damaged[1000] ^= 1;
     std::fs::write(path("damaged.flw"), &damaged).unwrap();
     std::fs::write(path("large.flw"), [&good[..], &good[..]].concat()).unwrap();
-    for (file, words) in [("damaged.flw", "checksum"), ("large.flw", "80000")] {
+    for (file, words) in [("damaged.flw", "checksum"), ("large.flw", room.to_string().as_str())] {
         let said = refusal(&hil(&port, &["--policy", &path(file)]), 1);
         assert!(said.contains(words), "{said}");
         assert_eq!(report(&hil(&port, &["--episodes", "1", "--json"]))["policy"], "pendulum");
@@ -179,7 +182,12 @@ fn policies_are_uploaded_read_back_and_refused_by_name() {
     // No room beside it for one of the same size.
     let said = refusal(&hil(&port, &["--policy", &path("damaged.flw")]), 1);
     assert!(said.contains("bytes of room for uploads"), "{said}");
-    let said = refusal(&hil(&board(80_000, 0), &["--policy", FURUTA]), 1);
+    // Of more steps than the board has memory for time tables.
+    let policy = ArtefactBytes::new(&good);
+    let plan = *policy.artefact().unwrap().plan();
+    let long = policy.revised(Plan { steps: 50, ..plan }, false).unwrap();
+    std::fs::write(path("long.flw"), long.as_slice()).unwrap();
+    let said = refusal(&hil(&board(room, 0), &["--policy", &path("long.flw")]), 1);
     assert!(said.contains("floats of scratch"), "{said}");
 }
 

@@ -136,14 +136,14 @@ fn damaged_policies_are_one_sentence() {
     let mut flipped = good.clone();
     flipped[5000] ^= 4;
     let mut newer = good.clone();
-    newer[4] = 2;
+    newer[4] = 3;
     let truncated = at("truncated.flw", &good[..good.len() / 2]);
     let (flipped, newer) = (at("flipped.flw", &flipped), at("newer.flw", &newer));
     let (empty, text) = (at("empty.flw", b""), at("text.flw", &[b'x'; 500]));
     for command in ["verify", "inspect", "export"] {
         refused(&[command, &truncated], 1, &["truncated.flw", "truncated"]);
         refused(&[command, &flipped], 1, &["checksum"]);
-        refused(&[command, &newer], 1, &["version 2", "version 1"]);
+        refused(&[command, &newer], 1, &["version 3", "versions 1 to 2"]);
         refused(&[command, &empty], 1, &["empty.flw"]);
         refused(&[command, &text], 1, &["magic"]);
         refused(&[command, "missing.flw"], 2, &["missing.flw"]);

@@ -8,7 +8,8 @@
 //! [`VelocityShape`](crate::net::VelocityShape)); memory: `(nodes + 4) H + 3 act` floats.
 
 use super::Solver;
-use crate::{math, net::Velocity};
+use crate::math;
+use crate::net::{LANES, Velocity};
 
 /// How a latent is integrated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -163,17 +164,63 @@ impl<'a> Sampler<'a> {
     pub fn integrate(&self, x: &mut [f32], scratch: &mut SamplerScratch<'_>) -> Result<(), SampleError> {
         let (h, d) = (self.net.shape().hidden, self.net.shape().act);
         let SamplerScratch { table, state, base, a, b, slopes } = scratch;
-        let (Some(base), Some(a), Some(b), Some(state)) =
-            (base.get_mut(..h), a.get_mut(..h), b.get_mut(..h), state.get(..h))
-        else {
+        let (Some(a), Some(b), true) = (a.get_mut(..h), b.get_mut(..h), x.len() == d) else {
             return Err(SampleError::Scratch);
         };
-        if x.len() != d || table.len() < self.plan.nodes() * h {
+        let parts = Parts::of(self, table, state, base)?;
+        self.follow(x, slopes, parts, |base, point, slope| self.net.velocity(base, point, a, b, slope))
+    }
+
+    /// Integrates [`LANES`] latents at once: `x[j][p]` is component `j` of latent `p`. The bits are those of
+    /// [`integrate`](Self::integrate), latent by latent; it fails where one of them does.
+    ///
+    /// Needs [`prepare`](Self::prepare) and [`observe`](Self::observe) before it. `layers` are two slices of at least `H`
+    /// rows, `slopes` one of at least `3 act`. In int8 the latents go one by one.
+    pub fn integrate_batch(
+        &self,
+        x: &mut [[f32; LANES]],
+        scratch: &mut SamplerScratch<'_>,
+        layers: [&mut [[f32; LANES]]; 2],
+        slopes: &mut [[f32; LANES]],
+    ) -> Result<(), SampleError> {
+        let (h, d) = (self.net.shape().hidden, self.net.shape().act);
+        let Velocity::F32(net) = &self.net else {
+            let one = slopes.as_flattened_mut().get_mut(..d).ok_or(SampleError::Scratch)?;
+            for lane in 0..LANES {
+                for (one, row) in one.iter_mut().zip(x.iter()) {
+                    *one = row.get(lane).copied().unwrap_or(0.0);
+                }
+                self.integrate(one, scratch)?;
+                for (one, row) in one.iter().zip(x.iter_mut()) {
+                    row.iter_mut().skip(lane).take(1).for_each(|place| *place = *one);
+                }
+            }
+            return Ok(());
+        };
+        let SamplerScratch { table, state, base, .. } = scratch;
+        let [a, b] = layers;
+        let (Some(a), Some(b), true) = (a.get_mut(..h), b.get_mut(..h), x.len() == d) else {
             return Err(SampleError::Scratch);
-        }
-        let Some(slopes) = slopes.get_mut(..3 * d) else { return Err(SampleError::Scratch) };
-        let (slope, rest) = slopes.split_at_mut(d);
-        let (sum, point) = rest.split_at_mut(d);
+        };
+        let parts = Parts::of(self, table, state, base)?;
+        self.follow(x.as_flattened_mut(), slopes.as_flattened_mut(), parts, |base, point, slope| {
+            net.velocity_batch(base, point.as_chunks().0, a, b, slope.as_chunks_mut().0);
+        })
+    }
+
+    /// Follows the plan from `x` along a velocity that is given the first layer's base and the point.
+    #[inline(always)]
+    fn follow(
+        &self,
+        x: &mut [f32],
+        slopes: &mut [f32],
+        parts: Parts<'_>,
+        mut velocity: impl FnMut(&[f32], &[f32], &mut [f32]),
+    ) -> Result<(), SampleError> {
+        let (Parts { table, state, base }, h) = (parts, self.net.shape().hidden);
+        let Some(slopes) = slopes.get_mut(..3 * x.len()) else { return Err(SampleError::Scratch) };
+        let (slope, rest) = slopes.split_at_mut(x.len());
+        let (sum, point) = rest.split_at_mut(x.len());
         let (step, per_step) = (self.plan.step_length(), self.plan.solver.nodes_per_step());
         for i in 0..self.plan.steps {
             sum.fill(0.0);
@@ -186,7 +233,7 @@ impl<'a> Sampler<'a> {
                         *point = math::flush(start + stage.c * step * slope);
                     }
                 }
-                self.net.velocity(base, point, a, b, slope);
+                velocity(base, point, slope);
                 for (sum, slope) in sum.iter_mut().zip(slope.iter_mut()) {
                     if !slope.is_finite() {
                         return Err(SampleError::NonFiniteVelocity);
@@ -203,6 +250,24 @@ impl<'a> Sampler<'a> {
             *x = math::clip(*x, self.plan.latent_clip);
         }
         Ok(())
+    }
+}
+
+/// What the first layer starts from: time table, state part, and where their sum goes.
+struct Parts<'s> {
+    table: &'s [f32],
+    state: &'s [f32],
+    base: &'s mut [f32],
+}
+
+impl<'s> Parts<'s> {
+    #[inline(always)]
+    fn of(sampler: &Sampler<'_>, table: &'s [f32], state: &'s [f32], base: &'s mut [f32]) -> Result<Self, SampleError> {
+        let h = sampler.net.shape().hidden;
+        match (table.get(..sampler.plan.nodes() * h), state.get(..h), base.get_mut(..h)) {
+            (Some(table), Some(state), Some(base)) => Ok(Self { table, state, base }),
+            _ => Err(SampleError::Scratch),
+        }
     }
 }
 

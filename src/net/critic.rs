@@ -7,6 +7,7 @@
 //! Multiply-accumulates for width `H`, `L` hidden layers: `(act + 1) H + (L - 1) H^2` for the value, the same again
 //! for the gradient, `obs H` for the state half.
 
+use super::kernel::LANES;
 use super::{Activation, ShapeError, dense_params, kernel, take};
 use crate::math;
 
@@ -112,6 +113,28 @@ impl<'a> Critic<'a> {
         }
         let mut q = [self.out_bias];
         kernel::gemv_add(self.out_weights, input, &mut q);
+        q[0]
+    }
+
+    /// [`value`](Self::value) of [`LANES`] actions in one state: `actions[j][p]` is component `j` of action `p`. Reads the
+    /// weights once for all of them; the bits of each are those of `value`. `layers` are two slices of width `H`.
+    pub fn values_batch(
+        &self,
+        state_part: &[f32],
+        actions: &[[f32; LANES]],
+        layers: [&mut [[f32; LANES]]; 2],
+    ) -> [f32; LANES] {
+        let (h, f) = (self.shape.hidden, self.shape.activation);
+        let [mut a, mut b] = layers;
+        f.layer_batch(self.action_weights, actions, state_part, a);
+        let mut rest = self.trunk;
+        for _ in 1..self.shape.layers {
+            let weights = take(&mut rest, h * h);
+            f.layer_batch(weights, a, take(&mut rest, h), b);
+            core::mem::swap(&mut a, &mut b);
+        }
+        let mut q = [[0.0; LANES]];
+        kernel::dense_batch(self.out_weights, a, &[self.out_bias], &mut q);
         q[0]
     }
 

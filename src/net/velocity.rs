@@ -7,7 +7,7 @@
 //! Multiply-accumulates an evaluation: `act H + (L - 1) H^2 + H act` for width `H` and `L` hidden layers; the split
 //! saves `(obs + 2F) H` of them.
 
-use super::kernel::{dense, gemv_add};
+use super::kernel::{LANES, dense, dense_batch, gemv_add};
 use super::{Activation, ShapeError, Trunk, dense_params, take};
 use crate::math;
 
@@ -179,6 +179,33 @@ impl<'a> VelocityNet<'a> {
             core::mem::swap(&mut a, &mut b);
         }
         dense(self.out_weights, a, self.out_bias, v);
+    }
+
+    /// [`velocity`](Self::velocity) at [`LANES`] latents of one state and time: `x[j][p]` is component `j` of latent `p`.
+    /// Reads the weights once for all of them; the bits of each are those of `velocity`.
+    pub fn velocity_batch(
+        &self,
+        base: &[f32],
+        x: &[[f32; LANES]],
+        a: &mut [[f32; LANES]],
+        b: &mut [[f32; LANES]],
+        v: &mut [[f32; LANES]],
+    ) {
+        let (h, f) = (self.shape.hidden, self.shape.activation);
+        f.layer_batch(self.latent_weights, x, base, a);
+        let (mut a, mut b) = (a, b);
+        let mut rest = self.trunk;
+        for _ in 1..self.shape.layers {
+            let weights = take(&mut rest, h * h);
+            f.layer_batch(weights, a, take(&mut rest, h), b);
+            if self.shape.trunk == Trunk::Residual {
+                for (sum, skip) in b.as_flattened_mut().iter_mut().zip(a.as_flattened()) {
+                    *sum = math::flush(*sum + *skip);
+                }
+            }
+            core::mem::swap(&mut a, &mut b);
+        }
+        dense_batch(self.out_weights, a, self.out_bias, v);
     }
 }
 

@@ -83,7 +83,7 @@ impl<'s> PolicyScratch<'s> {
 #[derive(Debug, Clone, Copy)]
 pub struct Policy<'a> {
     artefact: Artefact<'a>,
-    sampler: Sampler<'a>,
+    pub(super) sampler: Sampler<'a>,
     /// Factor of the noise at the plan's start, 1 for every schedule but VE.
     start_scale: f32,
 }
@@ -226,7 +226,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Makes source noise the start of the integration.
-    fn scale(&self, latent: &mut [f32]) {
+    pub(super) fn scale(&self, latent: &mut [f32]) {
         if self.start_scale != 1.0 {
             latent.iter_mut().for_each(|x| *x = math::flush(self.start_scale * *x));
         }

@@ -163,7 +163,7 @@ impl Manifest<'_> {
 
     /// Floats of scratch that [`encode`](Self::encode) needs.
     pub fn scratch_len(&self) -> usize {
-        let critics = self.critics.map_or(0, |c| BestOfScratch::len(&c.shape, c.count));
+        let critics = self.critics.map_or(0, |c| BestOfScratch::len(&self.shape, &c.shape, c.count));
         PolicyScratch::len(&self.shape, &self.plan).saturating_add(critics)
     }
 
@@ -195,7 +195,7 @@ impl Manifest<'_> {
             .map_err(EncodeError::Policy)?;
         let mut values = [0.0; 2];
         if let Some(c) = &self.critics {
-            let mut selection = BestOfScratch::carve(&c.shape, c.count, rest).ok_or(short)?;
+            let mut selection = BestOfScratch::carve(&self.shape, &c.shape, c.count, rest).ok_or(short)?;
             values = policy.critic_values(&scratch, &mut selection).map_err(EncodeError::Policy)?;
         }
         for value in action.iter().chain(values.iter().take(critics)) {

@@ -15,7 +15,7 @@ mod squash;
 mod steps;
 
 pub use artefact::{Artefact, ArtefactError, FORMAT_VERSION, Names};
-pub use best_of::BestOfScratch;
+pub use best_of::{BestOfScratch, StaticBestOf};
 pub use decision::{Policy, PolicyError, PolicyScratch, StaticPolicy};
 pub use encode::{CriticManifest, EncodeError, Manifest, Weights};
 pub use exercise::{EXERCISE_ACTIONS, Exercise, action_digest};

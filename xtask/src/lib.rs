@@ -17,7 +17,7 @@
 //! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
-//! * [`results`], [`ablation`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
+//! * [`results`], [`ablation`], [`few_step`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
@@ -32,6 +32,7 @@ pub mod digests;
 pub mod document;
 pub mod elf;
 pub mod estimates;
+pub mod few_step;
 pub mod firmware_report;
 pub mod hil;
 pub mod images;
@@ -74,6 +75,8 @@ pub enum Command {
     Results(results::Options),
     /// Train variants of the default agent against it, paired by seed, and write docs/ablation.md
     Ablation(ablation::Options),
+    /// Train, distil one-step policies and write docs/few-step.md
+    FewStep(few_step::Options),
     /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
     BenchPeers(bench_peers::Options),
     /// Build the images of real boards and print the flash and the RAM they take
@@ -111,6 +114,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::ProfileFit(options) => profile_fit::run(&root, &options),
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),
+        Command::FewStep(options) => few_step::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Boards(options) => images::run(&root, &options),
         Command::Hil(options) => hil::run(&root, &options),

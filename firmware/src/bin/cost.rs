@@ -127,7 +127,7 @@ fn main() -> ! {
     };
     let (head, tail) = memory.split_at_mut(PolicyScratch::len(&shape, &plan));
     let (Some(mut scratch), Some(mut selection)) =
-        (PolicyScratch::carve(&shape, &plan, head), BestOfScratch::carve(&critic, critics, tail))
+        (PolicyScratch::carve(&shape, &plan, head), BestOfScratch::carve(&shape, &critic, critics, tail))
     else {
         refuse!("the memory of a decision is too short");
     };

@@ -5,8 +5,8 @@
 //! x_0 + u(x_0, s): [`head`] regresses it on where ten Euler steps end, [`mean_velocity`] learns the mean of the velocity
 //! from Reverse Flow Matching's own target. Both learn at states of the run's replay buffer and of episodes that the flow
 //! and then the student itself play ([`Course::rounds`]), so that they are right where they lead. `auto` learns both
-//! and keeps the one with the greater return in validation episodes; the losses that are reported are of other episodes,
-//! which no choice has seen.
+//! and keeps the distilled head, which follows the trained flow, unless the other returns clearly more in validation
+//! episodes; the losses that are reported are of other episodes, which no choice has seen.
 //!
 //! The result has one Euler step and no time features, and is written, read and run like any other policy. Deterministic
 //! given run and seed, CPU times apart. No panics; a run is only read.
@@ -53,7 +53,7 @@ const LOOKED_AT: usize = 2_000;
 /// How to learn a one-step policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Method {
-    /// Both, and keep the better one
+    /// Both, and keep the first of these unless the second is clearly better
     Auto,
     /// Regress on where ten steps of the flow end
     Distil,
@@ -183,6 +183,13 @@ pub fn distill(run: &RunDir, options: &Options, stop: &AtomicBool, say: &mut dyn
     Bench { teacher: Teacher::of(agent)?, own, env, options, stop, say }.compare(config, states)
 }
 
+/// Whether a policy returned more than another in paired episodes, beyond the 95 % interval of the mean difference.
+fn clearly_better(policy: &Evaluation, other: &Evaluation) -> bool {
+    let gains: Vec<f64> = policy.returns.iter().zip(&other.returns).map(|(own, other)| own - other).collect();
+    let gain = Summary::of(&gains);
+    gain.mean - gain.ci95 > 0.0
+}
+
 /// Everything that a comparison needs.
 struct Bench<'a> {
     teacher: Teacher,
@@ -242,19 +249,18 @@ impl Bench<'_> {
                 states.played()[at..at + obs].to_vec()
             })
             .collect();
-        let mut kept = None::<(usize, f64)>;
-        let mut policy = None;
+        let mut kept = None::<(usize, Evaluation, ArtefactBytes)>;
         for (name, bytes, net, cpu_seconds) in candidates {
-            let validated = loss(&self.play(&bytes, validation)?, &ten_v, &random_v);
-            if kept.is_none_or(|(_, best)| validated.mean < best) {
-                kept = Some((rows.len(), validated.mean));
-                policy = Some(bytes.clone());
+            let played = self.play(&bytes, validation)?;
+            let validated = loss(&played, &ten_v, &random_v);
+            if kept.as_ref().is_none_or(|(_, best, _)| clearly_better(&played, best)) {
+                kept = Some((rows.len(), played, bytes.clone()));
             }
             let stray = Some(stray(&mut self.teacher, Some(&net), &looked_at, &mut noise));
             rows.push(Row { validation: Some(validated), stray, cpu_seconds, ..row(name, self.play(&bytes, test)?) });
         }
         let stray_of_ten = stray(&mut self.teacher, None, &looked_at, &mut noise);
-        let (Some((kept, _)), Some(policy)) = (kept, policy) else {
+        let Some((kept, _, policy)) = kept else {
             return Err(Error::failure("no method was tried"));
         };
         let policy = policy.with_step_table(&[entry(1, &rows[kept].test.plain())])?;
@@ -481,6 +487,21 @@ mod tests {
             }
         }
         all
+    }
+
+    #[test]
+    fn only_a_clear_gain_changes_the_choice() {
+        let played = |returns: &[f64]| Evaluation {
+            returns: returns.to_vec(),
+            best_of: None,
+            ways: Vec::new(),
+            best_of_ways: Vec::new(),
+        };
+        let head = played(&[1.0, 5.0, 9.0, 13.0]);
+        assert!(clearly_better(&played(&[2.0, 6.1, 10.0, 14.1]), &head));
+        for other in [[1.0, 5.0, 9.0, 13.0], [0.0, 4.0, 8.0, 12.0], [1.0, 5.0, 9.0, 17.0]] {
+            assert!(!clearly_better(&played(&other), &head), "{other:?}");
+        }
     }
 
     #[test]

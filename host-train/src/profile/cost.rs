@@ -1,7 +1,7 @@
 //! What a decision costs on a Cortex-M4F: multiply-accumulates and memory exactly, instructions by a fitted model.
 //!
 //! The model is linear in counts that follow from the shape of the policy: columns of the kernels' blocks of 16, 4 and 1
-//! rows, activations by kind, residual sums, evaluations of the velocity and their slopes, squashed
+//! rows, and of 4 and 1 for the four samples of a group, activations by kind, residual sums, evaluations of the velocity and their slopes, squashed
 //! components (with the noise they start from), observations. `cargo xtask
 //! profile-fit` measures decisions of random policies in QEMU, fits the constants below and prints them with the error on
 //! policies that took no part in the fit; `cargo xtask test` measures the committed policy and others against `ERROR`.
@@ -10,11 +10,11 @@
 //! No allocation, no panics. This file depends on `flowlet` alone, since xtask compiles it too.
 
 use flowlet::flow::Plan;
-use flowlet::net::{Activation, CriticShape, VelocityShape};
+use flowlet::net::{Activation, CriticShape, LANES, VelocityShape};
 use flowlet::policy::{BestOfScratch, PolicyScratch};
 
 /// Counts of a decision that its instructions are linear in.
-pub const COUNTS: usize = 16;
+pub const COUNTS: usize = 18;
 
 /// What the counts are of, in order.
 pub const NAMES: [&str; COUNTS] = [
@@ -34,11 +34,13 @@ pub const NAMES: [&str; COUNTS] = [
     "squashed component",
     "observation",
     "component of a slope",
+    "column of 4 rows for 4 samples",
+    "column of 1 row for 4 samples",
 ];
 
 /// Instructions of each, on a Cortex-M4F: printed by `cargo xtask profile-fit`.
 pub const INSTRUCTIONS: [f64; COUNTS] =
-    [908.3, 35.1, 13.0, 6.1, 13.8, 111.0, 76.6, 118.3, 20.0, 20.0, 20.0, 10.1, 270.6, 195.9, 22.3, 49.1];
+    [908.3, 35.1, 13.0, 6.1, 13.8, 111.0, 76.6, 118.3, 20.0, 20.0, 20.0, 10.1, 270.6, 195.9, 22.3, 49.1, 33.0, 11.0];
 
 /// Largest relative error that the model is held to, for layers of 16 units or more and decisions of 5,000 instructions
 /// or more.
@@ -72,19 +74,24 @@ impl Decision {
         self.critics.filter(|_| self.particles > 1)
     }
 
+    /// Samples that are computed: whole groups where the critics choose.
+    fn drawn(&self) -> usize {
+        if self.judges().is_some() { self.particles.div_ceil(LANES) * LANES } else { self.particles }
+    }
+
     /// Multiply-accumulates, the time part cached.
     pub fn macs(&self) -> usize {
         let velocity = self.plan.evaluations() * self.shape.macs_per_evaluation();
         let critics = self.judges().map_or(0, |(critic, count)| {
             let value = (critic.act + 1 + (critic.layers - 1) * critic.hidden) * critic.hidden;
-            count * (critic.obs * critic.hidden + self.particles * value)
+            count * (critic.obs * critic.hidden + self.drawn() * value)
         });
-        self.shape.macs_of_state_part() + self.particles * velocity + critics
+        self.shape.macs_of_state_part() + self.drawn() * velocity + critics
     }
 
     /// Bytes of memory that flowlet's own size functions ask for: the scratch of a decision and of the selection.
     pub fn scratch_bytes(&self) -> usize {
-        let selection = self.judges().map_or(0, |(critic, count)| BestOfScratch::len(&critic, count));
+        let selection = self.judges().map_or(0, |(critic, count)| BestOfScratch::len(&self.shape, &critic, count));
         4 * (PolicyScratch::len(&self.shape, &self.plan) + selection)
     }
 
@@ -97,27 +104,35 @@ impl Decision {
     /// The counts, in the order of [`NAMES`].
     pub fn counts(&self) -> [f64; COUNTS] {
         let VelocityShape { obs, act, hidden, layers, activation, trunk, .. } = self.shape;
-        let evaluations = self.particles * self.plan.evaluations();
+        let drawn = self.drawn();
+        let evaluations = drawn * self.plan.evaluations();
         let mut counts = Counts([0.0; COUNTS]);
         counts.dense(hidden, obs, 1);
-        counts.dense(hidden, act, evaluations);
-        counts.dense(hidden, hidden, (layers - 1) * evaluations);
-        counts.dense(act, hidden, evaluations);
+        // A group of samples reads the weights once.
+        let group = if self.judges().is_some() { LANES } else { 1 };
+        let mut products = |rows, columns, times| match group {
+            1 => counts.dense(rows, columns, times),
+            _ => counts.dense_batch(rows, columns, times / LANES),
+        };
+        products(hidden, act, evaluations);
+        products(hidden, hidden, (layers - 1) * evaluations);
+        products(act, hidden, evaluations);
+        if let Some((critic, count)) = self.judges() {
+            products(critic.hidden, critic.act, count * drawn);
+            products(critic.hidden, critic.hidden, (critic.layers - 1) * count * drawn);
+            products(1, critic.hidden, count * drawn);
+        }
         counts.activations(activation, layers * hidden * evaluations);
         let residual = if trunk == flowlet::net::Trunk::Residual { (layers - 1) * hidden * evaluations } else { 0 };
         let mut squashed = act;
         if let Some((critic, count)) = self.judges() {
-            let values = count * self.particles;
             counts.dense(critic.hidden, critic.obs, count);
-            counts.dense(critic.hidden, critic.act, values);
-            counts.dense(critic.hidden, critic.hidden, (critic.layers - 1) * values);
-            counts.dense(1, critic.hidden, values);
-            counts.activations(critic.activation, critic.layers * critic.hidden * values);
-            squashed += self.particles * act;
+            counts.activations(critic.activation, critic.layers * critic.hidden * count * drawn);
+            squashed += drawn * act;
         }
         counts.add(0, 1);
         counts.add(11, residual);
-        counts.add(12, evaluations);
+        counts.add(12, evaluations / group);
         counts.add(13, squashed);
         counts.add(14, obs);
         counts.add(15, act * evaluations);
@@ -140,6 +155,13 @@ impl Counts {
     /// `times` products with a matrix: flowlet's kernel takes 16 rows at once, then 4, then 1.
     fn dense(&mut self, rows: usize, columns: usize, times: usize) {
         for (index, blocks) in [(1, rows / 16), (2, rows % 16 / 4), (3, rows % 4)] {
+            self.add(index, blocks * columns * times);
+        }
+    }
+
+    /// The same for [`LANES`] samples at once: 4 rows, then 1.
+    fn dense_batch(&mut self, rows: usize, columns: usize, times: usize) {
+        for (index, blocks) in [(16, rows / 4), (17, rows % 4)] {
             self.add(index, blocks * columns * times);
         }
     }
@@ -171,7 +193,7 @@ mod tests {
         assert_eq!(decision(16).macs(), 3 * 64 + 80 * (64 + 64 * 64 + 64) + 2 * (3 * 24 + 16 * (24 + 24 * 24 + 24)));
         for particles in [1, 16] {
             let counts = decision(particles).counts();
-            let of_columns = 16.0 * counts[1] + 4.0 * counts[2] + counts[3];
+            let of_columns = 16.0 * counts[1] + 4.0 * counts[2] + counts[3] + 16.0 * counts[16] + 4.0 * counts[17];
             assert_eq!(of_columns as usize, decision(particles).macs());
         }
     }
@@ -181,8 +203,10 @@ mod tests {
         let alone = Decision { critics: None, ..decision(1) };
         assert_eq!(decision(1).counts(), alone.counts());
         assert_eq!(decision(1).scratch_bytes(), alone.scratch_bytes());
-        // (5 + 4) 64 + 3 + 4 floats, and (2 + 2 + 2) 24 + 2 for the selection.
-        assert_eq!((alone.scratch_bytes(), decision(16).scratch_bytes()), (4 * 583, 4 * (583 + 146)));
-        assert!(decision(16).instructions() > 16.0 * decision(1).instructions() - 16.0 * 1000.0);
+        // (5 + 4) 64 + 3 + 4 floats, and 2 x 24 + 8 x 64 + 21 for the selection.
+        assert_eq!((alone.scratch_bytes(), decision(16).scratch_bytes()), (4 * 583, 4 * (583 + 581)));
+        // Samples cost less together, and a group that is not full costs what a full one does.
+        assert!(decision(16).instructions() < 16.0 * decision(1).instructions());
+        assert_eq!(decision(13).counts(), decision(16).counts());
     }
 }

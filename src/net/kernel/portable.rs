@@ -86,17 +86,21 @@ fn rows_of<const N: usize>(
     *out = sums.map(f);
 }
 
-/// `y = f(W x + bias)` for every lane; rows in pairs, so that an input is loaded once for both.
+/// `y = f(W x + bias)` for every lane; four rows at a time, whose sums, weights and inputs fit the registers of a machine
+/// with 32.
 #[inline(always)]
 fn lanes(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [[f32; LANES]], f: impl Fn(f32) -> f32) {
     let rows = y.len();
-    let mut pairs = y.chunks_exact_mut(2);
+    let mut blocks = y.chunks_exact_mut(4);
     let mut start = 0;
-    for pair in &mut pairs {
-        lanes_of::<2>(w, rows, start, x, bias, pair, &f);
-        start += 2;
+    for block in &mut blocks {
+        lanes_of::<4>(w, rows, start, x, bias, block, &f);
+        start += 4;
     }
-    lanes_of::<1>(w, rows, start, x, bias, pairs.into_remainder(), &f);
+    for row in blocks.into_remainder() {
+        lanes_of::<1>(w, rows, start, x, bias, core::slice::from_mut(row), &f);
+        start += 1;
+    }
 }
 
 /// `N` rows of the batched product, beginning with row `start` of `rows`.

@@ -13,11 +13,13 @@ use crate::steps::{Steps, output_of};
 use crate::{digests, qemu, tools};
 use anyhow::{Context, Result, bail, ensure};
 use flowlet::policy::Artefact;
+use flowlet_link::frame::{Header, Receiver, encode, frame_len, wire_len};
+use flowlet_link::message::kind;
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -84,7 +86,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
                 let garbage = if long { Duration::from_secs(60) } else { Duration::ZERO };
                 remark += &bench.garbage(garbage)?;
             } else {
-                bench.small_room(board)?;
+                bench.small_room()?;
             }
             let lines = bench.served.lines()?;
             match lines.as_slice() {
@@ -237,41 +239,58 @@ impl Bench<'_> {
         self.equal("pendulum", &[]).map(drop)
     }
 
-    /// A policy that the board has no room for is refused, and the one in flash goes on.
-    fn small_room(&self, board: &Board) -> Result<()> {
-        let large = tempfile::NamedTempFile::new()?;
-        fs::write(large.path(), vec![0; 1 << 20])?;
-        self.refused(&["--policy", &large.path().display().to_string()], "bytes of room for uploads")?;
-        if board.name != "m0" {
-            let pendulum = digests::default_policy(self.root);
-            self.equal("pendulum", &["--policy", &pendulum.display().to_string()])?;
+    /// A policy that the board has no room for is refused, small ones take over one after the other, of several shapes.
+    fn small_room(&self) -> Result<()> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let path = folder.path().join("policy.flw").display().to_string();
+        fs::write(&path, vec![0; 1 << 20])?;
+        self.refused(&["--policy", &path], "bytes of room for uploads")?;
+        for (env, obs, act) in [("pendulum", 3, 1), ("quadrotor2d", 7, 2), ("pendulum", 3, 1)] {
+            fs::write(&path, policy::untrained(obs, act, 16)?.get())?;
+            self.equal(env, &["--policy", &path, "--env", env])?;
         }
         Ok(())
     }
 
-    /// Random bytes, at least 100,000 of them and for at least `duration`; the board answers as before.
+    /// Random bytes, at least 100,000 of them and for at least `duration`. After each thousand the board must answer a
+    /// question, whose answer also keeps more bytes from gathering in the sockets than the port takes in a moment.
     fn garbage(&self, duration: Duration) -> Result<String> {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
         let (start, mut sent) = (Instant::now(), 0);
         let mut stream = TcpStream::connect(("127.0.0.1", self.served.port))?;
-        stream.set_write_timeout(Some(LIMIT))?;
-        stream.set_nonblocking(false)?;
-        while sent < 100_000 || start.elapsed() < duration {
-            let bytes: Vec<u8> = (0..1000)
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut receiver = Receiver::<{ frame_len(4096) }>::new();
+        for sequence in 1.. {
+            if sent >= 100_000 && start.elapsed() >= duration {
+                break;
+            }
+            let mut bytes: Vec<u8> = (0..1000)
                 .map(|_| {
                     let word = rng.next_u32();
                     if word % 16 == 0 { 0 } else { (word >> 8) as u8 }
                 })
                 .collect();
-            stream.write_all(&bytes)?;
             sent += bytes.len();
-            // Nobody answers garbage; an answer that came all the same must not fill the line.
-            stream.set_read_timeout(Some(Duration::from_millis(1)))?;
-            match stream.read(&mut [0; 4096]) {
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                Ok(0) => bail!("the board hung up after {sent} bytes of garbage"),
-                Ok(n) => bail!("{n} bytes answer {sent} bytes of garbage"),
-                Err(e) => return Err(e.into()),
+            bytes.push(0);
+            let asked = Header::new(kind::HELLO, 0x5a5a, sequence);
+            let mut wire = [0; wire_len(0)];
+            let length = encode(asked, &[], &mut wire).context("a question does not fit its frame")?;
+            bytes.extend_from_slice(&wire[..length]);
+            stream.write_all(&bytes)?;
+            let expected = Header::new(kind::HELLO | kind::ANSWER, 0x5a5a, sequence);
+            let mut answered = false;
+            while !answered {
+                let mut buffer = [0; 4096];
+                let length =
+                    stream.read(&mut buffer).with_context(|| format!("no answer after {sent} bytes of garbage"))?;
+                ensure!(length > 0, "the board hung up after {sent} bytes of garbage");
+                for byte in &buffer[..length] {
+                    if let Some((header, _)) = receiver.push(*byte) {
+                        ensure!(header == expected && !answered, "garbage is answered by {header:?}");
+                        answered = true;
+                    }
+                }
             }
         }
         drop(stream);

@@ -28,6 +28,7 @@ pub mod boards;
 pub mod c_interface;
 pub mod campaign;
 pub mod cargo;
+pub mod cycles;
 pub mod digests;
 pub mod document;
 pub mod elf;

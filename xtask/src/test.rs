@@ -3,8 +3,8 @@
 //! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
 //! installs), documentation, the images of real boards, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
-//! the cost model, hardware in the loop, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]` and
-//! the digests over several seeds.
+//! the cost model, hardware in the loop, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]`, the
+//! kernels' tests under Miri and the digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
@@ -25,7 +25,7 @@ pub struct Options {
     /// Leave out what needs QEMU
     #[arg(long)]
     host: bool,
-    /// Add the tests that take long: all ignored ones, digests over several seeds
+    /// Add the tests that take long: all ignored ones, Miri, digests over several seeds
     #[arg(long)]
     long: bool,
     /// Rewrite the firmware's snapshots with what the programs print now
@@ -135,6 +135,8 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
         ("flowlet builds with no features", &["--no-default-features"][..]),
         ("flowlet builds with defmt", &["--features", "defmt"]),
         ("flowlet builds for thumbv6m", &["--no-default-features", "--target", "thumbv6m-none-eabi"]),
+        // A plain triple of Armv8-M has the floating-point kernels and neither the DSP extension nor Helium.
+        ("flowlet builds for thumbv8m.main", &["--target", "thumbv8m.main-none-eabihf"]),
     ] {
         steps.step(name, || silent(cargo::cargo(root).args(["build", "--package", "flowlet"]).args(arguments)));
     }
@@ -158,6 +160,12 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
     if long {
         steps.step("long host tests and Python peers", || {
             counted(tests(root).args(["--all-targets", "--", "--ignored"]).env(INTERPRETER, python::test_venv(root)?))
+        });
+        steps.step("kernels under Miri", || {
+            tools::ensure_miri(root)?;
+            let mut miri = cargo::command("rustup", root);
+            miri.args(["run", "nightly", "cargo", "miri", "test", "--package", "flowlet", "--lib", "net::kernel"]);
+            counted(&mut miri)
         });
     } else {
         steps.step("Python peers", || {

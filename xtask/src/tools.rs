@@ -74,6 +74,21 @@ pub fn ensure_components(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Installs a nightly toolchain with Miri where there is none.
+pub fn ensure_miri(root: &Path) -> Result<()> {
+    if answers("rustup", &["run", "nightly", "cargo", "miri", "--version"]) {
+        return Ok(());
+    }
+    let arguments = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "miri,rust-src"];
+    let typed = format!("rustup {}", arguments.join(" "));
+    eprintln!("installing: {typed}");
+    let done = cargo::command("rustup", root).args(arguments).stdout(Stdio::null()).status();
+    if !done.is_ok_and(|status| status.success()) {
+        bail!("Miri is missing and rustup could not install it: type `{typed}`");
+    }
+    Ok(())
+}
+
 /// Installs QEMU where one of the boards' emulators is missing.
 pub fn ensure_qemu(boards: &[Board]) -> Result<()> {
     let missing = missing_emulators(boards);

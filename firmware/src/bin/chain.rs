@@ -1,9 +1,9 @@
 //! What a dense chain takes on this board: instructions, also per multiply-accumulate, and stack.
 //!
-//! `net=0` is 24-64-64-6 (the default), `net=1` 3-64-64-1, `net=2` 64-128-128-12: inputs, two hidden layers with the
-//! activation of number `fun` in the artefact (0, ReLU), and outputs without. Bias and activation are part of the count,
-//! and so is what calling a layer takes; the weights are constants in flash, the sizes known at compile time. `lanes=1`
-//! takes four inputs at once. The log ends with what one activation takes: a layer with it less the same layer without.
+//! `d0=24 d1=64 d2=64 d3=6` (the default), `d0=3 d1=64 d2=64 d3=1` or `d0=64 d1=128 d2=128 d3=12`: inputs, two hidden
+//! layers with the activation of number `fun` in the artefact (0, ReLU), and outputs without. Bias and activation are part
+//! of the count, and so is what calling a layer takes; the weights are f32 constants in flash, the sizes known at compile
+//! time. `lanes=1` takes four inputs at once. The log ends with what one activation takes: a layer with it less the same layer without.
 //! The weights are random, and so small that activations see numbers of the size of one.
 
 #![no_std]
@@ -123,14 +123,16 @@ fn per_activation(activation: Activation) -> u64 {
 #[entry]
 fn main() -> ! {
     init();
-    let number = |name| argument(name).unwrap_or(0);
-    let Some(activation) = Activation::from_code(number("fun") as u32) else { refuse!("there is no activation fun") };
-    let lanes = number("lanes") != 0;
-    match number("net") {
-        0 => Chain::<24, 64, 6>(activation).measure(lanes),
-        1 => Chain::<3, 64, 1>(activation).measure(lanes),
-        2 => Chain::<64, 128, 12>(activation).measure(lanes),
-        _ => refuse!("net must be 0 for 24-64-64-6, 1 for 3-64-64-1 or 2 for 64-128-128-12"),
+    let number = |name, default| argument(name).unwrap_or(default);
+    let Some(activation) = Activation::from_code(number("fun", 0) as u32) else {
+        refuse!("there is no activation fun")
+    };
+    let lanes = number("lanes", 0) != 0;
+    match (number("d0", 24), number("d1", 64), number("d2", 64), number("d3", 6)) {
+        (24, 64, 64, 6) => Chain::<24, 64, 6>(activation).measure(lanes),
+        (3, 64, 64, 1) => Chain::<3, 64, 1>(activation).measure(lanes),
+        (64, 128, 128, 12) => Chain::<64, 128, 12>(activation).measure(lanes),
+        _ => refuse!("d0, d1, d2 and d3 must be those of 24-64-64-6, 3-64-64-1 or 64-128-128-12"),
     }
     let hundredths = per_activation(activation);
     defmt::info!("instructions per activation: {=u64}.{=u64:02}", hundredths / 100, hundredths % 100);

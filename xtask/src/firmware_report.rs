@@ -166,7 +166,8 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
 fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Row> {
     let path = policy_path(root, policy);
     let artefact = Bytes::read(&path)?;
-    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path) })?;
+    let features = if format == "int8" { "flowlet/int8" } else { "" };
+    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path), small: Some(features) })?;
     let outcome = executed(board, &elf, &[])?;
     let sizes = elf::sizes(&elf)?;
     Ok(Row {

@@ -89,7 +89,7 @@ impl Tally {
             (0..4).for_each(|_| self.column(n));
         }
         self.turns(columns / 4);
-        self.branch(columns % 4 == 0);
+        self.branch(columns.is_multiple_of(4));
         for _ in 0..columns % 4 {
             self.transfer(1);
             self.column(n);
@@ -145,7 +145,7 @@ impl Tally {
             self.waits += 3;
         }
         self.turns(columns / 4);
-        self.branch(columns % 4 == 0);
+        self.branch(columns.is_multiple_of(4));
         for _ in 0..columns % 4 {
             self.transfer(1);
             self.transfer(1);

@@ -72,7 +72,9 @@ pub fn quantise(
 ) -> Result<Outcome> {
     let artefact = policy.artefact()?;
     let net = *artefact.velocity().as_f32().ok_or_else(|| {
-        Error::usage("this policy is in int8 already: give the f32 policy that it was made from, or leave --quantize out")
+        Error::usage(
+            "this policy is in int8 already: give the f32 policy that it was made from, or leave --quantize out",
+        )
     })?;
     say(&format!("playing {PLAYED} episodes of {} to calibrate", env.spec().name));
     let met = states(policy, env, options.seed)?;
@@ -258,7 +260,14 @@ mod tests {
     #[test]
     fn sums_are_noted_before_the_activation_and_outputs_after_the_joint() {
         for (trunk, last) in [(Trunk::Plain, 6.0), (Trunk::Residual, 18.0)] {
-            let shape = VelocityShape { obs: 1, act: 1, hidden: 2, layers: 2, frequencies: 0, ..shape(Activation::Relu, trunk) };
+            let shape = VelocityShape {
+                obs: 1,
+                act: 1,
+                hidden: 2,
+                layers: 2,
+                frequencies: 0,
+                ..shape(Activation::Relu, trunk)
+            };
             let params = [
                 &[0.0, 0.0, 6.0, -6.0][..], // state, latent
                 &[0.0, 0.0],

@@ -137,6 +137,12 @@ fn an_int8_policy_tells_what_it_loses_and_is_a_policy_like_any_other() {
     assert!(String::from_utf8_lossy(&text.stdout).contains("% of what f32 returns above random actions"));
     assert!(fs::read(out).unwrap() != first);
 
+    // Weights rounded to the nearest integer cost this policy more than 2 %.
+    let furuta = POLICY.replace("pendulum", "furuta");
+    let told = report(&export(&[&furuta, "--quantize", "int8", "--out", out, "--json"]));
+    let share = |key: &str| told["quantized"][key].as_f64().unwrap();
+    assert!(share("lost_share") < 0.01 && share("lost_share_ci95") < 0.01, "{told}");
+
     // A run's policy keeps its name; its table is measured anew.
     let table = [
         StepEntry { steps: 1, mean_return: 7e3, half_width: 0.0 },

@@ -191,9 +191,9 @@ fn groups_of_latents_have_the_bits_of_single_ones() {
         let (sums, outputs) = (vec![3.0; shape.layers], vec![2.0; shape.layers]);
         let mut words = vec![0; QuantisedNet::words_of(&shape)];
         quantise(&shape, &params, &Calibration { input: 5.0, sums: &sums, outputs: &outputs }, &mut words).unwrap();
-        let net = QuantisedNet::new(shape, &OMEGA[..shape.frequencies], &words).unwrap();
+        let net = QuantisedNet::new(shape, &OMEGA[..shape.frequencies], &words).unwrap().into();
         let plan = Plan { solver: Solver::Heun, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
-        let sampler = Sampler::new(net, plan).unwrap();
+        let sampler = Sampler::new(&net, plan).unwrap();
         let mut memory = vec![0.0; PolicyScratch::len(&shape, &plan)];
         let mut scratch = PolicyScratch::carve(&shape, &plan, &mut memory).unwrap().sampler;
         sampler.prepare(&mut scratch).unwrap();
@@ -319,6 +319,16 @@ fn each_part_is_checked_by_name() {
         ShapeError::Narrow
     );
     assert_eq!(QuantisedNet::new(VelocityShape { obs: 0, ..shape }, &OMEGA, &words).unwrap_err(), ShapeError::Empty);
+    // More inputs than the greatest sum has room for, which no artefact has.
+    for wide in [VelocityShape { obs: 1785, ..shape }, VelocityShape { hidden: 1793, ..shape }] {
+        let words = vec![0; QuantisedNet::words_of(&wide)];
+        assert_eq!(QuantisedNet::new(wide, &OMEGA, &words).unwrap_err(), ShapeError::Wide);
+    }
+    let narrow = VelocityShape { hidden: 3, ..shape };
+    let params = vec![0.0; narrow.params()];
+    let refused = quantise(&narrow, &params, &calibration, &mut vec![0; QuantisedNet::words_of(&narrow)]);
+    assert_eq!(refused, Err(QuantiseError::Narrow));
+    let params = Uniform::new(7).floats(shape.params(), 0.5);
     let refusal = |params: &[f32], calibration: &Calibration<'_>| {
         quantise(&shape, params, calibration, &mut vec![0; QuantisedNet::words_of(&shape)]).unwrap_err()
     };

@@ -54,7 +54,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let host = host_row(&policy.clone().unwrap_or_else(|| default_policy(root)), options.seed)?;
     tools::ensure_targets(root, &boards)?;
     tools::ensure_qemu(&boards)?;
-    let firmware = Firmware { policy };
+    let firmware = Firmware { policy, small: None };
     let devices = steps::parallel(&boards, |board| {
         eprintln!("... {}", board.name);
         device_row(root, board, &firmware, options.seed)

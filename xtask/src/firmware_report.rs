@@ -4,13 +4,13 @@
 //! Two programs are run in QEMU. `chain` passes one vector through a dense chain of ReLU layers, so its row is the kernels
 //! and their epilogue alone. `act` decides a thousand times by a committed policy; its image is the smallest that acts,
 //! and its row is a whole decision: normaliser, noise, network, squashing. QEMU counts instructions, not cycles: what a
-//! figure here is in time, only a board can say.
+//! figure here is in time, only a board can say. What is said of cycles and of time is called an estimate, with its source.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::policy::Bytes;
 use crate::qemu::{self, Outcome};
-use crate::{document, elf, steps, tools};
+use crate::{cycles, document, elf, steps, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::policy::Artefact;
 use serde::Serialize;
@@ -42,6 +42,13 @@ const POLICIES: [(&str, &str); 4] =
 /// A thousand decisions are some thousand million instructions on a core without floating point.
 const LIMIT: Duration = Duration::from_secs(900);
 
+/// The target whose decisions are also estimated in time, and for whose f32 kernels [`cycles`] has a model.
+const ESTIMATED: &str = "m4f";
+
+/// Clock of that estimate and its assumption: the cycles of an instruction.
+const CLOCK_HZ: f64 = 168e6;
+const CYCLES: f64 = 2.0;
+
 /// The most that a decision of the furuta policy may take on the Cortex-M4F: instructions, flash for code, RAM in all.
 const BUDGET: (u64, u64, u64) = (15_000, 24 * 1024, 4 * 1024);
 
@@ -72,14 +79,18 @@ pub struct Row {
     pub instructions: u64,
     /// Its multiply-accumulates.
     pub macs: u64,
-    /// Bytes to program: code and constants, with the weights of a decision's policy.
+    /// Bytes to program: [`code`](Row::code) and the policy, or of a chain its weights; the image of `chain` has the weights of
+    /// all chains, and those of the others are taken off.
     pub flash: u64,
-    /// Those of them that are not the policy; of a chain, whose weights are made on the device, all.
+    /// Code and constants of the program without any weights; `chain` has both formats' kernels.
     pub code: u64,
     /// Bytes of static RAM.
     pub ram: u64,
-    /// High-water mark of the stack from the start of the program, in bytes; a policy's working memory lies on it.
+    /// High-water mark of the stack in bytes: of a pass with its buffers alone, of a decision from the start of the program,
+    /// with the policy's working memory.
     pub stack: u64,
+    /// Cycles of a pass, estimated from Arm's instruction timings, where there is a model of the kernels.
+    pub estimated_cycles: Option<u64>,
 }
 
 /// Measures every row and prints the table; writes the document when no target is left out.
@@ -147,18 +158,23 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
     arguments.push(format!("format={number}"));
     let outcome = executed(board, elf, &arguments)?;
     let sizes = elf::sizes(elf)?;
+    let instructions = number_of(&outcome, "instructions")?;
+    let code = sizes.flash.saturating_sub(number_of(&outcome, "weights of all networks")?);
+    let widths = network.split('-').map(str::parse).collect::<Result<Vec<u64>, _>>()?;
+    let estimated = board.name == ESTIMATED && format == "f32";
     Ok(Row {
         target: board.name.clone(),
         network: network.into(),
         format: format.into(),
         kind: Kind::Chain,
         policy: None,
-        instructions: number_of(&outcome, "instructions")?,
+        instructions,
         macs: number_of(&outcome, "macs")?,
-        flash: sizes.flash,
-        code: sizes.flash,
+        flash: code + number_of(&outcome, "weights")?,
+        code,
         ram: sizes.ram,
         stack: number_of(&outcome, "stack")?,
+        estimated_cycles: estimated.then(|| cycles::estimate(&widths, instructions).1),
     })
 }
 
@@ -166,7 +182,8 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
 fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Row> {
     let path = policy_path(root, policy);
     let artefact = Bytes::read(&path)?;
-    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path) })?;
+    let features = if format == "int8" { "flowlet/int8" } else { "" };
+    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path), small: Some(features) })?;
     let outcome = executed(board, &elf, &[])?;
     let sizes = elf::sizes(&elf)?;
     Ok(Row {
@@ -181,6 +198,7 @@ fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Ro
         code: sizes.flash.saturating_sub(artefact.get().len() as u64),
         ram: sizes.ram,
         stack: number_of(&outcome, "stack")?,
+        estimated_cycles: None,
     })
 }
 
@@ -275,17 +293,65 @@ fn markdown(root: &Path, rows: &[Row]) -> Result<String> {
         }
         text += &document::row(&cells);
     }
+    text += "\nf32 chains have their sizes known at compile time. An int8 chain is a velocity network whose first layer is split into \
+             observations and latents, of sizes known at run time; rounding its inputs to integers and making floats of its \
+             outputs are in the count.\n";
+    text += &estimate_of_cycles(rows);
+    text += "\nWhat the passes take beside instructions:\n\n";
+    text += &table(rows.iter().filter(|row| row.kind == Kind::Chain));
+    text += "\n*Code* is the image of the program that measures, which has the kernels of both formats, without any weights. *RAM* is \
+             static data, and the stack of a pass with its buffers.\n";
     text += "\n## Decisions\n\nA whole decision of a committed policy: normaliser, noise, network, squashing, self-test passed. *Code* \
              is the image of the smallest program that acts, its log and its instruction counter included, without the \
              policy. *RAM* is static data and the high-water mark of the stack, on which the policy's working memory lies.\n\n";
-    text += &document::row(&HEADINGS);
-    text += &document::row(&["---"; 9]);
-    for row in rows.iter().filter(|row| row.kind == Kind::Decision) {
-        text += &document::row(&row.cells());
-    }
+    text += &table(rows.iter().filter(|row| row.kind == Kind::Decision));
+    text += &estimate_of_time(rows);
     Ok(text)
 }
 
+/// The rows as a table.
+fn table<'r>(rows: impl Iterator<Item = &'r Row>) -> String {
+    let mut text = document::row(&HEADINGS) + &document::row(&["---"; HEADINGS.len()]);
+    text.extend(rows.map(|row| document::row(&row.cells())));
+    text
+}
+
+/// What [`cycles`] says of the kernels; nothing where no row has an estimate.
+fn estimate_of_cycles(rows: &[Row]) -> String {
+    let mut lines = String::new();
+    for row in rows {
+        if let Some(cycles) = row.estimated_cycles {
+            let per_mac = cycles as f64 / row.macs.max(1) as f64;
+            let cells = [&row.network, &row.instructions.to_string(), &cycles.to_string(), &format!("{per_mac:.2}")];
+            lines += &document::row(&cells);
+        }
+    }
+    if lines.is_empty() {
+        return lines;
+    }
+    let heading = document::row(&["network", "instructions", "estimated cycles", "per MAC"]);
+    format!(
+        "\n### An estimate in cycles\n\nFewer instructions can be slower ones. For the f32 kernels on a Cortex-M4 with its \
+         floating-point unit, `xtask/src/cycles.rs` adds up the instruction timings that Arm publishes (Cortex-M4 Technical \
+         Reference Manual r0p1, sections 3.3 and 7.2.3), with memory that never makes the core wait. It is an estimate; \
+         nothing was measured on a board.\n\n{heading}{}{lines}",
+        document::row(&["---"; 4])
+    )
+}
+
+/// The furuta policy's rate on the Cortex-M4F; nothing where it was not measured.
+fn estimate_of_time(rows: &[Row]) -> String {
+    let furuta = |row: &&Row| row.target == ESTIMATED && row.policy.as_deref() == Some("furuta");
+    rows.iter().find(furuta).map_or(String::new(), |row| {
+        format!(
+            "\nAt {:.0} MHz and an assumed {CYCLES:.0} cycles an instruction a decision of {} instructions, the furuta policy's in f32 on \
+             {ESTIMATED}, is about {:.1} kHz: an estimate.\n",
+            CLOCK_HZ / 1e6,
+            row.instructions,
+            CLOCK_HZ / CYCLES / row.instructions.max(1) as f64 / 1e3
+        )
+    })
+}
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -303,6 +369,7 @@ mod tests {
             code: 20_000,
             ram: 300,
             stack: 3_000,
+            estimated_cycles: (kind == Kind::Chain).then_some(19_000),
         }
     }
 
@@ -315,8 +382,28 @@ mod tests {
         let text = markdown(&crate::root(), &rows).unwrap();
         assert!(text.contains("| m4f: ") && text.contains("| 3300 |"), "{text}");
         let json = serde_json::to_value(&rows[0]).unwrap();
-        for key in ["target", "network", "format", "instructions", "macs", "flash", "ram", "stack"] {
+        let keys =
+            ["target", "network", "format", "instructions", "macs", "flash", "ram", "stack", "kind", "policy", "code"];
+        for key in keys {
             assert!(json.get(key).is_some(), "{key}");
         }
+        assert_eq!((&json["kind"], &json["policy"]), (&"chain".into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn cycles_and_time_are_called_estimates() {
+        let rows = [row(Kind::Chain), row(Kind::Decision)];
+        let text = markdown(&crate::root(), &rows).unwrap();
+        assert!(text.contains("QEMU counts instructions, not cycles"), "{text}");
+        assert!(text.contains("| 24-64-64-6 | 12032 | 19000 | 3.16 |"), "{text}");
+        // 168e6 / 2 / 12,032 is 6981.
+        assert!(
+            text.contains("168 MHz and an assumed 2 cycles an instruction a decision of 12032 instructions"),
+            "{text}"
+        );
+        assert!(text.contains("is about 7.0 kHz: an estimate."), "{text}");
+        let other = Row { target: "m0".into(), estimated_cycles: None, ..rows[1].clone() };
+        let text = markdown(&crate::root(), &[other]).unwrap();
+        assert!(!text.contains("kHz") && !text.contains("estimated cycles"), "{text}");
     }
 }

@@ -10,7 +10,9 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::images::{self, IMAGES};
 use crate::steps::{Steps, output_of};
-use crate::{c_interface, digests, estimates, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools};
+use crate::{
+    c_interface, digests, estimates, firmware_report, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools,
+};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use furuta_robot::simulated::Episode;
@@ -90,6 +92,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
         steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
+        steps.step("budget of the furuta policy on m4f", || firmware_report::check(root, board));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
     hil::steps(&mut steps, root, &boards, options.long);

@@ -10,12 +10,12 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::policy::Bytes;
 use crate::qemu::{self, Outcome};
-use crate::{cycles, document, elf, steps, tools};
+use crate::{cycles, digests, document, elf, steps, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::policy::Artefact;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// `cargo xtask firmware-report`.
@@ -180,7 +180,7 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
 
 /// A whole decision of a committed policy.
 fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Row> {
-    let path = policy_path(root, policy);
+    let path = digests::committed(root, policy);
     let artefact = Bytes::read(&path)?;
     let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path) })?;
     let outcome = executed(board, &elf, &[])?;
@@ -199,10 +199,6 @@ fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Ro
         stack: number_of(&outcome, "stack")?,
         estimated_cycles: None,
     })
-}
-
-fn policy_path(root: &Path, policy: &str) -> PathBuf {
-    root.join("firmware/policies").join(policy).with_extension("flw")
 }
 
 /// The widths of a policy's layers.

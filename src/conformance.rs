@@ -11,7 +11,7 @@ mod rfm;
 
 use crate::flow::{Draws, Plan, ReverseMethod, Sampler, SamplerScratch, Schedule, SdeNoise, Solver, Source};
 use crate::math::{self, Digest};
-use crate::net::{Activation, Critic, CriticScratch, CriticShape, Trunk, VelocityNet, VelocityShape};
+use crate::net::{Activation, Critic, CriticScratch, CriticShape, Trunk, Velocity, VelocityNet, VelocityShape};
 use crate::rfm::{ControlVariate, Ladder, Method, TestFunction};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
@@ -220,7 +220,8 @@ fn fading_latent(shape: VelocityShape, seed: u64) -> [f32; ACT] {
     let [state, base, a, b] = &mut layers;
     let mut scratch = SamplerScratch { table: &mut table, state, base, a, b, slopes: &mut slopes };
     let plan = Plan { solver: Solver::Euler, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
-    if let Some(sampler) = VelocityNet::new(shape, &[], &params).ok().and_then(|net| Sampler::new(net, plan).ok()) {
+    let net = VelocityNet::new(shape, &[], &params).ok().map(Velocity::from);
+    if let Some(sampler) = net.as_ref().and_then(|net| Sampler::new(net, plan).ok()) {
         let run = sampler
             .prepare(&mut scratch)
             .and_then(|()| sampler.observe(&[0.0; OBS], &mut scratch))
@@ -261,7 +262,8 @@ fn solver(seed: u64, solver: Solver) -> u64 {
     let mut digest = Digest::new();
     let plan = Plan { solver, steps: STEPS, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
     let Ok(net) = VelocityNet::new(VELOCITY, &FREQUENCIES, &params) else { return digest.finish() };
-    let Ok(sampler) = Sampler::new(net, plan) else { return digest.finish() };
+    let net = Velocity::from(net);
+    let Ok(sampler) = Sampler::new(&net, plan) else { return digest.finish() };
     let mut table = [0.0; Solver::Rk4.nodes(STEPS) * H];
     let ([mut state, mut base, mut a, mut b], mut slopes) = ([[0.0; H]; 4], [0.0; 3 * ACT]);
     let mut scratch = SamplerScratch {

@@ -269,7 +269,7 @@ fn every_flipped_bit_is_refused() {
 
 /// Estimates a posterior mean under the artefact's own critics: named errors or finite numbers.
 fn estimate_with(view: Artefact<'_>) {
-    let critics: Vec<_> = view.critics().copied().collect();
+    let critics: Vec<_> = view.critics().collect();
     let Some(shape) = critics.first().map(|c| *c.shape()) else { return };
     let (mut parts, mut pre) = (vec![0.0; 2 * shape.hidden], vec![0.0; shape.layers * shape.hidden]);
     let (mut a, mut b) = (vec![0.0; shape.hidden], vec![0.0; shape.hidden]);

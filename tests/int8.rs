@@ -191,9 +191,9 @@ fn groups_of_latents_have_the_bits_of_single_ones() {
         let (sums, outputs) = (vec![3.0; shape.layers], vec![2.0; shape.layers]);
         let mut words = vec![0; QuantisedNet::words_of(&shape)];
         quantise(&shape, &params, &Calibration { input: 5.0, sums: &sums, outputs: &outputs }, &mut words).unwrap();
-        let net = QuantisedNet::new(shape, &OMEGA[..shape.frequencies], &words).unwrap();
+        let net = QuantisedNet::new(shape, &OMEGA[..shape.frequencies], &words).unwrap().into();
         let plan = Plan { solver: Solver::Heun, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
-        let sampler = Sampler::new(net, plan).unwrap();
+        let sampler = Sampler::new(&net, plan).unwrap();
         let mut memory = vec![0.0; PolicyScratch::len(&shape, &plan)];
         let mut scratch = PolicyScratch::carve(&shape, &plan, &mut memory).unwrap().sampler;
         sampler.prepare(&mut scratch).unwrap();

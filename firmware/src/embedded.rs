@@ -31,11 +31,18 @@ macro_rules! embed {
             /// here what was exported.
             #[inline(never)]
             pub fn load(place: &mut Option<Embedded>) -> Result<&mut Embedded, PolicyError> {
-                let policy = Policy::new(Artefact::new(ARTEFACT).map_err(PolicyError::Artefact)?)?;
-                let menu = Menu::single(policy.plan().steps);
-                let policy = Embedded::place(place, policy, menu)?;
+                let policy = match &view() {
+                    Ok(policy) => Embedded::place(place, policy, Menu::single(policy.plan().steps))?,
+                    Err(error) => return Err(*error),
+                };
                 policy.self_test()?;
                 Ok(policy)
+            }
+
+            /// The policy as a view; what checking it takes of the stack is free again after it.
+            #[inline(never)]
+            fn view() -> Result<Policy<'static>, PolicyError> {
+                Policy::new(Artefact::new(ARTEFACT).map_err(PolicyError::Artefact)?)
             }
         }
     };

@@ -1,12 +1,15 @@
 //! int8 policies from f32 ones: calibration at states that the policy meets, and the return that is lost.
 //!
 //! The f32 policy plays episodes; at states of them its network is evaluated where its plan evaluates it, and the largest
-//! magnitude of the inputs, of each hidden layer's sums and of its outputs is noted. With [`HEADROOM`] for states that were not
+//! magnitude of the inputs, of each hidden layer's sums and of its outputs is noted, and [`rounding`] chooses each weight's integer
+//! so that the sums stay what they are there. With [`HEADROOM`] for states that were not
 //! met these are the scales of `flowlet::net::quantise`; what lies beyond is clipped. Then both policies play other episodes in
 //! pairs, with equal start states and noise, by flowlet on the bytes that would be flashed. Critics and normaliser stay f32.
 //!
 //! Deterministic for a seed. No panics. Costs the episodes: single samples of both policies, and more where the policy carries
 //! a step table, which is measured anew.
+
+mod rounding;
 
 use crate::distill::score::{loss, play, play_random};
 use crate::env::Decision;
@@ -20,8 +23,10 @@ use flowlet::flow::{Plan, Prediction, Reverse, ReverseMethod};
 use flowlet::math;
 use flowlet::net::{Calibration, QuantisedNet, Trunk, VelocityNet, VelocityShape, dense, quantise as to_words};
 use flowlet::policy::Artefact;
+use nalgebra::DMatrix;
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
+use rounding::Layer;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Scales reach this far beyond the largest magnitude that was seen. A quarter costs a third of one of 13 bits.
@@ -30,6 +35,8 @@ const HEADROOM: f32 = 1.25;
 const PLAYED: usize = 16;
 /// States of them at which the network is looked at.
 const STATES: usize = 2_000;
+/// Most evaluations that decide the rounding of weights.
+const POINTS: usize = 8_192;
 /// Least magnitude of a scale: a layer that is silent at every state still needs one.
 const SILENT: f32 = 1.0 / (1 << 20) as f32;
 /// Seeds of episodes, apart from those that people ask for and of those of `distill`: to calibrate and to compare.
@@ -72,12 +79,17 @@ pub fn quantise(
 ) -> Result<Outcome> {
     let artefact = policy.artefact()?;
     let net = *artefact.velocity().as_f32().ok_or_else(|| {
-        Error::usage("this policy is in int8 already: give the f32 policy that it was made from, or leave --quantize out")
+        Error::usage(
+            "this policy is in int8 already: give the f32 policy that it was made from, or leave --quantize out",
+        )
     })?;
     say(&format!("playing {PLAYED} episodes of {} to calibrate", env.spec().name));
     let met = states(policy, env, options.seed)?;
-    let magnitudes = Magnitudes::seen(&artefact, &net, &met, options.seed, stop)?;
-    let int8 = policy.with_words(&magnitudes.words(&net)?)?;
+    let points = points(&artefact, &net, &met, options.seed, stop)?;
+    let params = rounded(&net, &points);
+    let net = VelocityNet::new(*net.shape(), net.frequencies(), &params)
+        .map_err(|e| Error::failure(format!("the policy cannot be quantised: {e}")))?;
+    let int8 = policy.with_words(&Magnitudes::seen(&net, &points).words(&net)?)?;
 
     say(&format!("playing {} episodes with f32, int8 and random actions", options.episodes));
     let test = (options.episodes, TEST + options.seed);
@@ -116,6 +128,80 @@ fn states(policy: &ArtefactBytes, env: &mut Decision, seed: u64) -> Result<Vec<f
     Ok(all.chunks_exact(obs).step_by(every).flatten().copied().collect())
 }
 
+/// The inputs of the network, rows of state, latent and time features, at every evaluation on the way from noise to a latent;
+/// one way for each observation of `met`.
+fn points(
+    artefact: &Artefact<'_>,
+    net: &VelocityNet<'_>,
+    met: &[f32],
+    seed: u64,
+    stop: &AtomicBool,
+) -> Result<Vec<Vec<f32>>> {
+    let (shape, plan) = (*net.shape(), *artefact.plan());
+    let flow = Reverse {
+        schedule: artefact.schedule(),
+        source: artefact.source(),
+        prediction: Prediction::Velocity,
+        method: ReverseMethod::Ode(plan.solver),
+        steps: plan.steps,
+        t_start: plan.t_start,
+        t_end: plan.t_end,
+    };
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(CALIBRATION + seed);
+    let mut points = Vec::new();
+    let (mut s, mut x) = (vec![0.0; shape.obs], vec![0.0; shape.act]);
+    let mut scratch = vec![0.0; Reverse::scratch_len(shape.act)];
+    for observation in met.chunks_exact(shape.obs) {
+        if stop.load(Ordering::SeqCst) {
+            return Err(Error::Interrupted("stopped: nothing was written".to_string()));
+        }
+        artefact
+            .normalizer()
+            .apply(observation, &mut s)
+            .map_err(|at| Error::failure(format!("observation {at} of {} is not finite", artefact.name())))?;
+        flow.start(&mut rng, &mut x);
+        let mut field = |t: f32, x: &[f32], v: &mut [f32]| {
+            let point = [&s, x, &time_features(net.frequencies(), t)].concat();
+            Magnitudes::none(shape.layers).evaluate(net, &point, v);
+            points.push(point);
+        };
+        flow.run(&mut field, &mut rng, &mut x, &mut scratch).map_err(|e| Error::failure(e.to_string()))?;
+    }
+    Ok(points)
+}
+
+fn time_features(frequencies: &[f32], t: f32) -> Vec<f32> {
+    let (sines, cosines): (Vec<f32>, Vec<f32>) = frequencies.iter().map(|f| math::sin_cos(f * t)).unzip();
+    [sines, cosines].concat()
+}
+
+/// The parameters with every weight an integer of its row's units, layer by layer by [`rounding`] at up to [`POINTS`] points.
+fn rounded(net: &VelocityNet<'_>, points: &[Vec<f32>]) -> Vec<f32> {
+    let (shape, layers) = (*net.shape(), Layers::of_velocity(net));
+    let chosen: Vec<&Vec<f32>> = points.iter().step_by(points.len().div_ceil(POINTS).max(1)).collect();
+    let first = layers.first.iter().flat_map(|(_, _, w)| w.iter().copied()).collect::<Vec<f32>>();
+    let mut all = vec![Layer::of(&first, layers.first_bias)];
+    all.extend(layers.hidden.iter().map(|(w, bias)| Layer::of(w, bias)));
+    all.push(Layer::of(layers.out.0, layers.out.1));
+    let inputs = shape.obs + shape.act + 2 * shape.frequencies;
+    let mut exact = DMatrix::from_fn(chosen.len(), inputs, |i, j| f64::from(chosen[i][j]));
+    let mut found = exact.clone();
+    let mut params = Vec::with_capacity(shape.params());
+    for (number, layer) in all.iter().enumerate() {
+        let wanted = layer.sums(&exact);
+        let new = layer.rounded(&found, &wanted);
+        params.extend(new.params());
+        let activated = |sums: DMatrix<f64>, joined: &DMatrix<f64>| {
+            let hidden = sums.map(|z| f64::from(math::flush(shape.activation.value(z as f32))));
+            if shape.trunk == Trunk::Residual && number > 0 { hidden + joined } else { hidden }
+        };
+        if number < shape.layers {
+            (exact, found) = (activated(wanted, &exact), activated(new.sums(&found), &found));
+        }
+    }
+    params
+}
+
 /// The largest magnitudes inside a network.
 #[derive(Clone, Debug, PartialEq)]
 struct Magnitudes {
@@ -134,48 +220,25 @@ impl Magnitudes {
         Self { input: 0.0, sums: vec![0.0; layers], outputs: vec![0.0; layers] }
     }
 
-    /// Those of every evaluation on the way from noise to a latent, one way for each observation of `met`.
-    fn seen(artefact: &Artefact<'_>, net: &VelocityNet<'_>, met: &[f32], seed: u64, stop: &AtomicBool) -> Result<Self> {
-        let (shape, plan) = (*net.shape(), *artefact.plan());
-        let flow = Reverse {
-            schedule: artefact.schedule(),
-            source: artefact.source(),
-            prediction: Prediction::Velocity,
-            method: ReverseMethod::Ode(plan.solver),
-            steps: plan.steps,
-            t_start: plan.t_start,
-            t_end: plan.t_end,
-        };
-        let mut rng = Xoshiro128PlusPlus::seed_from_u64(CALIBRATION + seed);
-        let mut seen = Self::none(shape.layers);
-        let (mut s, mut x) = (vec![0.0; shape.obs], vec![0.0; shape.act]);
-        let mut scratch = vec![0.0; Reverse::scratch_len(shape.act)];
-        for observation in met.chunks_exact(shape.obs) {
-            if stop.load(Ordering::SeqCst) {
-                return Err(Error::Interrupted("stopped: nothing was written".to_string()));
-            }
-            artefact
-                .normalizer()
-                .apply(observation, &mut s)
-                .map_err(|at| Error::failure(format!("observation {at} of {} is not finite", artefact.name())))?;
-            flow.start(&mut rng, &mut x);
-            let mut field = |t: f32, x: &[f32], v: &mut [f32]| seen.evaluate(net, &s, t, x, v);
-            flow.run(&mut field, &mut rng, &mut x, &mut scratch).map_err(|e| Error::failure(e.to_string()))?;
-        }
-        Ok(seen)
+    /// Those at every point.
+    fn seen(net: &VelocityNet<'_>, points: &[Vec<f32>]) -> Self {
+        let mut seen = Self::none(net.shape().layers);
+        let mut v = vec![0.0; net.shape().act];
+        points.iter().for_each(|point| seen.evaluate(net, point, &mut v));
+        seen
     }
 
-    /// The velocity, as the page of the format describes it; takes in what it passes.
-    fn evaluate(&mut self, net: &VelocityNet<'_>, s: &[f32], t: f32, x: &[f32], v: &mut [f32]) {
+    /// The velocity of the inputs `point`, as the page of the format describes it; takes in what it passes.
+    fn evaluate(&mut self, net: &VelocityNet<'_>, point: &[f32], v: &mut [f32]) {
         let (shape, layers) = (*net.shape(), Layers::of_velocity(net));
-        let angles = net.frequencies().iter().map(|f| math::sin_cos(f * t));
-        let (sines, cosines): (Vec<f32>, Vec<f32>) = angles.unzip();
-        let time = [sines, cosines].concat();
+        note(&mut self.input, point);
         let mut sums = layers.first_bias.to_vec();
-        for ((_, _, w), input) in layers.first.iter().zip([s, x, &time]) {
-            note(&mut self.input, input);
+        let mut rest = point;
+        for (_, inputs, w) in &layers.first {
+            let (input, tail) = rest.split_at(*inputs);
             let start = sums.clone();
             dense(w, input, &start, &mut sums);
+            rest = tail;
         }
         let mut hidden = self.activate(&shape, 0, &sums, None);
         for (number, (w, bias)) in layers.hidden.iter().enumerate() {
@@ -240,14 +303,15 @@ mod tests {
                 net.time_part(t, &mut time);
                 net.join(&state, &time, &mut base);
                 net.velocity(&base, &x, &mut a, &mut b, &mut wanted);
+                let point = [&s[..], &x, &time_features(&OMEGA, t)].concat();
                 let mut seen = Magnitudes::none(shape.layers);
-                seen.evaluate(&net, &s, t, &x, &mut found);
+                seen.evaluate(&net, &point, &mut found);
                 // The parts of the first layer are joined in another order.
                 assert!(wanted.iter().zip(found).all(|(w, f)| (w - f).abs() < 1e-5), "{shape:?}: {wanted:?} {found:?}");
                 assert_eq!(seen.input, 3.0);
                 // Smaller ones change nothing.
                 let before = seen.clone();
-                seen.evaluate(&net, &s, t, &x, &mut found);
+                seen.evaluate(&net, &point, &mut found);
                 assert_eq!(seen, before);
                 assert!(seen.sums.iter().chain(&seen.outputs).all(|most| *most > 0.0));
             }
@@ -258,7 +322,14 @@ mod tests {
     #[test]
     fn sums_are_noted_before_the_activation_and_outputs_after_the_joint() {
         for (trunk, last) in [(Trunk::Plain, 6.0), (Trunk::Residual, 18.0)] {
-            let shape = VelocityShape { obs: 1, act: 1, hidden: 2, layers: 2, frequencies: 0, ..shape(Activation::Relu, trunk) };
+            let shape = VelocityShape {
+                obs: 1,
+                act: 1,
+                hidden: 2,
+                layers: 2,
+                frequencies: 0,
+                ..shape(Activation::Relu, trunk)
+            };
             let params = [
                 &[0.0, 0.0, 6.0, -6.0][..], // state, latent
                 &[0.0, 0.0],
@@ -270,10 +341,38 @@ mod tests {
             let net = VelocityNet::new(shape, &[], &params).unwrap();
             let mut seen = Magnitudes::none(2);
             let mut v = [0.0];
-            seen.evaluate(&net, &[0.5], 0.0, &[2.0], &mut v);
+            seen.evaluate(&net, &[0.5, 2.0], &mut v);
             assert_eq!((seen.input, &seen.sums[..], &seen.outputs[..]), (2.0, &[12.0, 6.0][..], &[12.0, last][..]));
-            seen.evaluate(&net, &[0.5], 0.0, &[-3.0], &mut v);
+            seen.evaluate(&net, &[0.5, -3.0], &mut v);
             assert_eq!((seen.input, seen.sums[0], seen.outputs[0]), (3.0, 18.0, 18.0));
+        }
+    }
+
+    /// The integers of the words are the ones that the rounding chose, not rounded once more.
+    #[test]
+    fn the_words_hold_the_chosen_integers() {
+        for activation in [Activation::Relu, Activation::Tanh] {
+            let shape = shape(activation, Trunk::Plain);
+            let mut noise = Noise::new(2, 0);
+            let (mut params, mut points) = (vec![0.0; shape.params()], vec![vec![0.0; 9]; 400]);
+            noise.uniform_in(&mut params, -0.7, 0.7);
+            points.iter_mut().for_each(|point| noise.uniform_in(point, -1.0, 1.0));
+            let net = VelocityNet::new(shape, &OMEGA, &params).unwrap();
+            let params = rounded(&net, &points);
+            let net = VelocityNet::new(shape, &OMEGA, &params).unwrap();
+            let seen = Magnitudes::seen(&net, &points);
+            let words = seen.words(&net).unwrap();
+            // The first layer's latent matrix: tiles of four rows by eight columns, two of them used.
+            let matrix = &words[1 + 24..1 + 48];
+            for i in 0..10 {
+                let row: Vec<f32> = (0..9).map(|j| params[j * 10 + i]).collect();
+                let unit = row.iter().fold(0.0f32, |most, w| most.max(w.abs())) / 127.0;
+                for j in 0..2 {
+                    let word = matrix[i / 4 * 8 + i % 4 * 2];
+                    let stored = f32::from((word >> (8 * j)) as u8 as i8);
+                    assert!((stored - row[3 + j] / unit).abs() < 1e-3, "{i} {j}: {stored} {}", row[3 + j] / unit);
+                }
+            }
         }
     }
 

@@ -106,7 +106,9 @@ fn an_int8_policy_tells_what_it_loses_and_is_a_policy_like_any_other() {
     let folder = tempfile::tempdir().unwrap();
     let (mut place, mut again) = (String::new(), String::new());
     let out = path(folder.path(), "a.flw", &mut place);
-    let quantize = |out: &str, more: &[&str]| export(&[&[POLICY, "--quantize", "int8", "--out", out, "--episodes", "40"], more].concat());
+    let quantize = |out: &str, more: &[&str]| {
+        export(&[&[POLICY, "--quantize", "int8", "--out", out, "--episodes", "40"], more].concat())
+    };
     let told = report(&quantize(out, &["--json"]));
     assert_eq!(told["number_format"], "int8");
     let quantized = &told["quantized"];
@@ -135,11 +137,21 @@ fn an_int8_policy_tells_what_it_loses_and_is_a_policy_like_any_other() {
     assert!(String::from_utf8_lossy(&text.stdout).contains("% of what f32 returns above random actions"));
     assert!(fs::read(out).unwrap() != first);
 
+    // Weights rounded to the nearest integer cost this policy more than 2 %.
+    let furuta = POLICY.replace("pendulum", "furuta");
+    let told = report(&export(&[&furuta, "--quantize", "int8", "--out", out, "--json"]));
+    let share = |key: &str| told["quantized"][key].as_f64().unwrap();
+    assert!(share("lost_share") < 0.01 && share("lost_share_ci95") < 0.01, "{told}");
+
     // A run's policy keeps its name; its table is measured anew.
-    let table = [StepEntry { steps: 1, mean_return: 7e3, half_width: 0.0 }, StepEntry { steps: 5, mean_return: 8e3, half_width: 0.0 }];
+    let table = [
+        StepEntry { steps: 1, mean_return: 7e3, half_width: 0.0 },
+        StepEntry { steps: 5, mean_return: 8e3, half_width: 0.0 },
+    ];
     let with_table = ArtefactBytes::read(Path::new(POLICY)).unwrap().with_step_table(&table).unwrap();
     fs::write(folder.path().join("policy.flw"), with_table.as_slice()).unwrap();
-    let told = report(&export(&[&folder.path().display().to_string(), "--quantize", "int8", "--episodes", "3", "--json"]));
+    let told =
+        report(&export(&[&folder.path().display().to_string(), "--quantize", "int8", "--episodes", "3", "--json"]));
     assert_eq!(told["policy"], folder.path().join("policy.int8.flw").display().to_string());
     let bytes = ArtefactBytes::read(&folder.path().join("policy.int8.flw")).unwrap();
     let steps: Vec<StepEntry> = bytes.artefact().unwrap().step_table().collect();

@@ -5,7 +5,7 @@ use super::{ACT, FREQUENCIES, H, OBS, VELOCITY, fill, uniform};
 use crate::flow::{Plan, Sampler, SamplerScratch, Solver, Source};
 use crate::math::{self, Digest};
 use crate::net::kernel::int8::{self, COLUMNS, Tile, portable};
-use crate::net::{Activation, Calibration, QuantisedNet, Trunk, VelocityShape, quantise};
+use crate::net::{Activation, Calibration, QuantisedNet, Trunk, Velocity, VelocityShape, quantise};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 
@@ -93,7 +93,8 @@ fn network(shape: VelocityShape, seed: u64, digest: &mut Digest) {
     }
     let Ok(net) = QuantisedNet::new(shape, &FREQUENCIES, words) else { return };
     let plan = Plan { solver: Solver::Heun, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
-    let Ok(sampler) = Sampler::new(net, plan) else { return };
+    let net = Velocity::from(net);
+    let Ok(sampler) = Sampler::new(&net, plan) else { return };
     let (mut table, mut layers, mut slopes) = ([0.0; 3 * H], [[0.0; H]; 4], [0.0; 3 * ACT]);
     let [state, base, a, b] = &mut layers;
     let mut scratch = SamplerScratch { table: &mut table, state, base, a, b, slopes: &mut slopes };

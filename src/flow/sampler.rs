@@ -113,32 +113,30 @@ pub struct SamplerScratch<'s> {
 /// A velocity network with a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct Sampler<'a> {
-    net: Velocity<'a>,
+    net: &'a Velocity<'a>,
     plan: Plan,
 }
 
 impl<'a> Sampler<'a> {
     /// A sampler of `net` by `plan`.
-    pub fn new(net: impl Into<Velocity<'a>>, plan: Plan) -> Result<Self, PlanError> {
+    pub fn new(net: &'a Velocity<'a>, plan: Plan) -> Result<Self, PlanError> {
         plan.check()?;
-        Ok(Self { net: net.into(), plan })
+        Ok(Self { net, plan })
+    }
+
+    /// The same by a plan that was checked before.
+    pub(crate) fn by_checked(net: &'a Velocity<'a>, plan: Plan) -> Self {
+        Self { net, plan }
     }
 
     /// The network.
-    pub fn net(&self) -> &Velocity<'a> {
-        &self.net
+    pub fn net(&self) -> &'a Velocity<'a> {
+        self.net
     }
 
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// Changes the plan; a refused one leaves the present one.
-    pub fn set_plan(&mut self, plan: Plan) -> Result<(), PlanError> {
-        plan.check()?;
-        self.plan = plan;
-        Ok(())
     }
 
     /// Fills the time table; once for a network and plan.
@@ -184,7 +182,7 @@ impl<'a> Sampler<'a> {
         slopes: &mut [[f32; LANES]],
     ) -> Result<(), SampleError> {
         let (h, d) = (self.net.shape().hidden, self.net.shape().act);
-        let Velocity::F32(net) = &self.net else {
+        let Velocity::F32(net) = self.net else {
             let one = slopes.as_flattened_mut().get_mut(..d).ok_or(SampleError::Scratch)?;
             for lane in 0..LANES {
                 for (one, row) in one.iter_mut().zip(x.iter()) {
@@ -324,9 +322,9 @@ mod tests {
 
     fn integrate(solver: Solver, steps: usize, params: &[f32], omega: f32, s: f32, x: f32) -> Result<f32, SampleError> {
         let omega = [omega];
-        let net = VelocityNet::new(SHAPE, &omega, params).unwrap();
+        let net = VelocityNet::new(SHAPE, &omega, params).unwrap().into();
         let plan = Plan { solver, steps, t_start: 0.0, t_end: 1.0, latent_clip: 100.0 };
-        let sampler = Sampler::new(net, plan).unwrap();
+        let sampler = Sampler::new(&net, plan).unwrap();
         let (mut table, mut memory, mut slopes) = (vec![0.0; 3 * plan.nodes()], [[0.0; 3]; 4], [0.0; 3]);
         let [state, base, a, b] = &mut memory;
         let mut scratch = SamplerScratch { table: &mut table, state, base, a, b, slopes: &mut slopes };
@@ -362,7 +360,8 @@ mod tests {
         assert_eq!(overflow, Err(SampleError::NonFiniteVelocity));
         let weights = params(1.0, 1.0);
         let plan = Plan { solver: Solver::Rk4, steps: 2, t_start: 0.0, t_end: 1.0, latent_clip: 6.0 };
-        let sampler = Sampler::new(VelocityNet::new(SHAPE, &[1.0], &weights).unwrap(), plan).unwrap();
+        let net = VelocityNet::new(SHAPE, &[1.0], &weights).unwrap().into();
+        let sampler = Sampler::new(&net, plan).unwrap();
         for short in 0..6 {
             let mut memory: Vec<Vec<f32>> = [15, 3, 3, 3, 3, 3].iter().map(|n| vec![0.0; *n]).collect();
             memory[short].pop();

@@ -5,6 +5,10 @@
 
 use super::{QuantisedNet, VelocityNet, VelocityShape};
 
+/// Whether programs can evaluate int8. Without it the reader refuses such artefacts, and a network made by other means
+/// gives NaN, which the sampler reports.
+const LINKED: bool = cfg!(feature = "int8");
+
 /// The number format of a network, with its number in the artefact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -95,7 +99,8 @@ impl<'a> Velocity<'a> {
     pub fn state_part(&self, s: &[f32], out: &mut [f32]) {
         match self {
             Self::F32(net) => net.state_part(s, out),
-            Self::Int8(net) => net.state_part(s, out),
+            Self::Int8(net) if LINKED => net.state_part(s, out),
+            Self::Int8(_) => {}
         }
     }
 
@@ -103,7 +108,8 @@ impl<'a> Velocity<'a> {
     pub fn time_part(&self, t: f32, out: &mut [f32]) {
         match self {
             Self::F32(net) => net.time_part(t, out),
-            Self::Int8(net) => net.time_part(t, out),
+            Self::Int8(net) if LINKED => net.time_part(t, out),
+            Self::Int8(_) => {}
         }
     }
 
@@ -112,18 +118,21 @@ impl<'a> Velocity<'a> {
     pub fn join(&self, state: &[f32], time: &[f32], base: &mut [f32]) {
         match self {
             Self::F32(net) => net.join(state, time, base),
-            Self::Int8(net) => net.join(state, time, base),
+            Self::Int8(net) if LINKED => net.join(state, time, base),
+            Self::Int8(_) => {}
         }
     }
 
     /// `v = v(x, t, s)` from the joined parts and the latent `x`; `a` and `b` are scratch of `H` words.
     ///
-    /// In single precision the result may be infinite or NaN when weights overflow; in int8 it is finite.
+    /// In single precision the result may be infinite or NaN when weights overflow; in int8 it is finite. Without the
+    /// feature `int8` a network of that format gives NaN.
     #[inline]
     pub fn velocity(&self, base: &[f32], x: &[f32], a: &mut [f32], b: &mut [f32], v: &mut [f32]) {
         match self {
             Self::F32(net) => net.velocity(base, x, a, b, v),
-            Self::Int8(net) => net.velocity(base, x, a, b, v),
+            Self::Int8(net) if LINKED => net.velocity(base, x, a, b, v),
+            Self::Int8(_) => v.fill(f32::NAN),
         }
     }
 }

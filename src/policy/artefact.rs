@@ -128,7 +128,9 @@ pub struct Artefact<'a> {
     range: ActionRange<'a>,
     obs_names: &'a [u8],
     act_names: &'a [u8],
-    critics: [Option<Critic<'a>>; 2],
+    /// The critics' shape, and their parameters one after the other: views of them would make this one large.
+    critic: Option<CriticShape>,
+    critic_params: &'a [f32],
     particles: usize,
     temperature: f32,
     step_table: StepTable<'a>,
@@ -283,6 +285,9 @@ impl<'a> Artefact<'a> {
 
         let format = NumberFormat::from_code(r.word(word::NUMBER)).filter(|f| version > 1 || *f == NumberFormat::F32);
         let format = format.ok_or(E::Field("number format"))?;
+        if !cfg!(feature = "int8") && format == NumberFormat::Int8 {
+            return Err(E::Field("number format, which this program was built without"));
+        }
         let squash =
             Squash::from_code(r.word(word::SQUASH)).filter(|squash| version > 1 || *squash == Squash::TanhLibm);
         let squash = squash.filter(|squash| cfg!(feature = "version-1") || *squash != Squash::TanhLibm);
@@ -394,12 +399,10 @@ impl<'a> Artefact<'a> {
             ShapeError::Narrow => E::Field("hidden width"),
             _ => E::Field("shape"),
         })?;
-        let mut views = [None; 2];
+        let all_critics = r.floats(critics * critic_params)?;
         if let Some(c) = critic_shape {
-            for view in views.iter_mut().take(critics) {
-                let params = r.floats(critic_params)?;
+            for params in all_critics.chunks_exact(critic_params) {
                 check_params(params, blocks(c.obs + c.act, c.hidden, c.layers, 1), "critic weights")?;
-                *view = Some(Critic::new(c, params).map_err(|_| E::Field("critic shape"))?);
             }
         }
         let (step_table, _) = r.words(STEP_ENTRY * step_entries)?.as_chunks();
@@ -422,7 +425,8 @@ impl<'a> Artefact<'a> {
             range: ActionRange { low, high, squash },
             obs_names,
             act_names,
-            critics: views,
+            critic: critic_shape,
+            critic_params: all_critics,
             particles: particles as usize,
             temperature,
             step_table,
@@ -490,8 +494,12 @@ impl<'a> Artefact<'a> {
     }
 
     /// The critics that travel along, none to two.
-    pub fn critics(&self) -> impl Iterator<Item = &Critic<'a>> + Clone {
-        self.critics.iter().flatten()
+    pub fn critics(&self) -> impl Iterator<Item = Critic<'a>> + Clone {
+        self.critic.into_iter().flat_map(|shape| {
+            let each = self.critic_params.chunks_exact(shape.params().max(1));
+            // The number of parameters was checked with the file's length: every view is made.
+            each.filter_map(move |params| Critic::new(shape, params).ok())
+        })
     }
 
     /// Particles among which the trainer's behaviour chose; zero without a critic.

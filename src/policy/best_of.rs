@@ -131,7 +131,7 @@ impl Policy<'_> {
             }
         }
         let [a, b] = &mut selection.layers;
-        let integrated = self.sampler.integrate_batch(latents, &mut scratch.sampler, [a, b], selection.slopes);
+        let integrated = self.sampler().integrate_batch(latents, &mut scratch.sampler, [a, b], selection.slopes);
         integrated.map_err(PolicyError::Sample)
     }
 

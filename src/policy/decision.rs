@@ -83,7 +83,7 @@ impl<'s> PolicyScratch<'s> {
 #[derive(Debug, Clone, Copy)]
 pub struct Policy<'a> {
     artefact: Artefact<'a>,
-    pub(super) sampler: Sampler<'a>,
+    plan: Plan,
     /// Factor of the noise at the plan's start, 1 for every schedule but VE.
     start_scale: f32,
 }
@@ -97,9 +97,9 @@ impl<'a> Policy<'a> {
 
     /// The policy with another plan: fewer steps for a shorter deadline, say.
     pub fn with_plan(artefact: Artefact<'a>, plan: Plan) -> Result<Self, PolicyError> {
-        let sampler = Sampler::new(*artefact.velocity(), plan).map_err(PolicyError::Plan)?;
+        plan.check().map_err(PolicyError::Plan)?;
         let start_scale = artefact.schedule().start_scale(plan.t_start);
-        Ok(Self { artefact, sampler, start_scale })
+        Ok(Self { artefact, plan, start_scale })
     }
 
     /// The artefact.
@@ -109,31 +109,37 @@ impl<'a> Policy<'a> {
 
     /// The plan of integration.
     pub fn plan(&self) -> &Plan {
-        self.sampler.plan()
+        &self.plan
+    }
+
+    pub(super) fn sampler(&self) -> Sampler<'_> {
+        Sampler::by_checked(self.artefact.velocity(), self.plan)
     }
 
     /// Changes the number of steps; the scratch must then hold the time table of the new plan.
     pub fn set_steps(&mut self, steps: usize) -> Result<(), PolicyError> {
         let plan = Plan { steps, ..*self.plan() };
-        self.sampler.set_plan(plan).map_err(PolicyError::Plan)
+        plan.check().map_err(PolicyError::Plan)?;
+        self.plan = plan;
+        Ok(())
     }
 
     /// Multiply-accumulates of one decision:
     /// `obs H + evaluations ((act + (L - 1) H) H + H act)`, the time part cached.
     pub fn macs_per_decision(&self) -> usize {
-        let shape = self.sampler.net().shape();
+        let shape = self.artefact.velocity().shape();
         let evaluations = self.plan().evaluations().saturating_mul(shape.macs_per_evaluation());
         shape.macs_of_state_part().saturating_add(evaluations)
     }
 
     /// Multiply-accumulates a decision that the table of time parts saves: `evaluations 2F H`.
     pub fn macs_saved_per_decision(&self) -> usize {
-        self.plan().evaluations().saturating_mul(self.sampler.net().shape().macs_of_time_part())
+        self.plan().evaluations().saturating_mul(self.artefact.velocity().shape().macs_of_time_part())
     }
 
     /// Fills the table of time parts; once for a policy and scratch.
     pub fn prepare(&self, scratch: &mut PolicyScratch<'_>) -> Result<(), PolicyError> {
-        self.sampler.prepare(&mut scratch.sampler).map_err(PolicyError::Sample)
+        self.sampler().prepare(&mut scratch.sampler).map_err(PolicyError::Sample)
     }
 
     /// Decides: draws noise from `rng` and writes an action in the plant's units.
@@ -169,7 +175,7 @@ impl<'a> Policy<'a> {
             *latent = math::flush(*noise);
         }
         self.scale(latent);
-        self.sampler.integrate(latent, &mut scratch.sampler).map_err(PolicyError::Sample)?;
+        self.sampler().integrate(latent, &mut scratch.sampler).map_err(PolicyError::Sample)?;
         self.artefact.range().apply(latent, action);
         Ok(())
     }
@@ -210,7 +216,7 @@ impl<'a> Policy<'a> {
         let state = scratch.state.get_mut(..obs).ok_or(PolicyError::Sample(SampleError::Scratch))?;
         let normalised = self.artefact.normalizer().apply(observation, state);
         normalised.map_err(|channel| PolicyError::Observation { channel })?;
-        self.sampler.observe(state, &mut scratch.sampler).map_err(PolicyError::Sample)
+        self.sampler().observe(state, &mut scratch.sampler).map_err(PolicyError::Sample)
     }
 
     /// Draws one latent for the observation taken in last, into `scratch.latent`.
@@ -222,7 +228,7 @@ impl<'a> Policy<'a> {
         let latent = scratch.latent.get_mut(..self.act_dim()).ok_or(PolicyError::Sample(SampleError::Scratch))?;
         self.artefact.source().sample(rng, latent);
         self.scale(latent);
-        self.sampler.integrate(latent, &mut scratch.sampler).map_err(PolicyError::Sample)
+        self.sampler().integrate(latent, &mut scratch.sampler).map_err(PolicyError::Sample)
     }
 
     /// Makes source noise the start of the integration.
@@ -299,14 +305,18 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
     /// The same with a time table for every plan of `menu`; the longest is chosen, see [`select`](Self::select).
     pub fn with_menu(policy: Policy<'a>, menu: Menu) -> Result<Self, PolicyError> {
         let mut place = None;
-        Self::place(&mut place, policy, menu)?;
+        Self::place(&mut place, &policy, menu)?;
         place.ok_or(PolicyError::Sample(SampleError::Scratch))
     }
 
     /// The same in the caller's memory, for a stack that has no room to move an owner: it is made where it stays.
     ///
     /// On an error the place is empty.
-    pub fn place<'p>(place: &'p mut Option<Self>, policy: Policy<'a>, menu: Menu) -> Result<&'p mut Self, PolicyError> {
+    pub fn place<'p>(
+        place: &'p mut Option<Self>,
+        policy: &Policy<'a>,
+        menu: Menu,
+    ) -> Result<&'p mut Self, PolicyError> {
         if let Err(error) = Self::fill(place, policy, menu) {
             *place = None;
             return Err(error);
@@ -315,7 +325,7 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
     }
 
     #[inline(never)]
-    fn fill(place: &mut Option<Self>, policy: Policy<'a>, menu: Menu) -> Result<(), PolicyError> {
+    fn fill(place: &mut Option<Self>, policy: &Policy<'a>, menu: Menu) -> Result<(), PolicyError> {
         let shape = *policy.artefact.velocity().shape();
         for (what, expected, found) in [
             ("the observations of the firmware's type", shape.obs, OBS),
@@ -327,16 +337,18 @@ impl<'a, const OBS: usize, const ACT: usize, const HIDDEN: usize, const NODES: u
                 return Err(PolicyError::Length { what, expected, found });
             }
         }
-        let owner = place.insert(Self {
-            policy,
+        *place = Some(Self {
+            policy: *policy,
             menu,
             first_node: 0,
-            table: [[0.0; HIDDEN]; NODES],
-            layers: [[0.0; HIDDEN]; 4],
+            // Constants are filled in place, where an expression would be made on the stack first.
+            table: const { [[0.0; HIDDEN]; NODES] },
+            layers: const { [[0.0; HIDDEN]; 4] },
             slopes: [[0.0; ACT]; 3],
             state: [0.0; OBS],
             latent: [0.0; ACT],
         });
+        let Some(owner) = place else { return Err(PolicyError::Sample(SampleError::Scratch)) };
         for index in 0..menu.len() {
             owner.select(index)?;
             let (policy, mut scratch) = owner.parts();

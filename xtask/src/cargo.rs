@@ -73,12 +73,24 @@ pub fn firmware_target_directory(root: &Path) -> PathBuf {
 pub struct Firmware {
     /// The artefact to embed instead of the committed one of the board's number format.
     pub policy: Option<PathBuf>,
+    /// For the profile `small`, with these features and no others.
+    pub small: Option<&'static str>,
+}
+
+impl Firmware {
+    /// The profile's name on the command line and in the target directory.
+    fn profile(&self) -> &'static str {
+        if self.small.is_some() { "small" } else { "release" }
+    }
 }
 
 /// Cargo in `firmware/`, set up to build for `board`.
 pub fn firmware(root: &Path, board: &Board, verb: &str, firmware: &Firmware) -> Command {
     let mut cargo = cargo(&root.join("firmware"));
-    cargo.args([verb, "--release", "--target", &board.triple]).env("FLOWLET_BOARD", &board.name);
+    cargo.args([verb, "--profile", firmware.profile(), "--target", &board.triple]).env("FLOWLET_BOARD", &board.name);
+    if let Some(features) = firmware.small {
+        cargo.args(["--no-default-features", "--features", features]);
+    }
     if let Some(cpu) = &board.target_cpu {
         cargo.arg("--config").arg(format!("target.{}.rustflags=['-C', 'target-cpu={cpu}']", board.triple));
     }
@@ -101,9 +113,9 @@ pub fn build_firmware(root: &Path, board: &Board, bin: &str, options: &Firmware)
     if !output.status.success() {
         bail!("{bin} does not build for {}:\n{}", board.name, String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    let built = target.join(&board.triple).join("release").join(bin);
+    let built = target.join(&board.triple).join(options.profile()).join(bin);
     let variant = if options.policy.is_some() { "other-policy" } else { "policy" };
-    let folder = target.join("qemu").join(&board.name).join(variant);
+    let folder = target.join("qemu").join(&board.name).join(options.profile()).join(variant);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let copy = folder.join(bin);
     fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;

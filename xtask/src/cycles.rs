@@ -2,7 +2,7 @@
 //!
 //! Fewer instructions can be slower ones, so a count alone does not compare two kernels. This file walks through
 //! `src/net/kernel/vfp.s` as the core would, and adds up the timings of the Cortex-M4 Technical Reference Manual (r0p1:
-//! section 3.3 for the core, 7.2.3 for the floating-point unit): [`Tally`] has them. Branches are taken to refill the
+//! section 3.3 for the core, 7.2.3 for the floating-point unit): `Tally` has them. Branches are taken to refill the
 //! pipeline in two cycles. It is an estimate: zero wait states, no interrupt, nothing measured on a board. The same walk
 //! counts instructions, which must agree with what QEMU counts.
 

@@ -182,7 +182,8 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
 fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Row> {
     let path = digests::committed(root, policy);
     let artefact = Bytes::read(&path)?;
-    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path) })?;
+    let features = if format == "int8" { "flowlet/int8" } else { "" };
+    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path), small: Some(features) })?;
     let outcome = executed(board, &elf, &[])?;
     let sizes = elf::sizes(&elf)?;
     Ok(Row {
@@ -400,5 +401,17 @@ mod tests {
         let other = Row { target: "m0".into(), estimated_cycles: None, ..rows[1].clone() };
         let text = markdown(&crate::root(), &[other]).unwrap();
         assert!(!text.contains("kHz") && !text.contains("estimated cycles"), "{text}");
+    }
+
+    /// What is to be measured is there, and of the format that its row will name.
+    #[test]
+    fn the_policies_are_of_their_format_and_the_networks_have_all_widths() {
+        for (policy, format) in POLICIES {
+            let bytes = Bytes::read(&digests::committed(&crate::root(), policy)).unwrap();
+            let found = Artefact::new(bytes.get()).unwrap().velocity().format();
+            assert_eq!(FORMATS[found as usize], format, "{policy}");
+            assert_eq!(network_of(&bytes).unwrap().split('-').count(), 4);
+        }
+        assert!(CHAINS.iter().all(|chain| chain.split('-').count() == 4));
     }
 }

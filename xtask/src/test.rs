@@ -10,7 +10,9 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::images::{self, IMAGES};
 use crate::steps::{Steps, output_of};
-use crate::{c_interface, digests, estimates, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools};
+use crate::{
+    c_interface, digests, estimates, firmware_report, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools,
+};
 use anyhow::{Context, Result, bail};
 use flowlet::conformance::CASES;
 use furuta_robot::simulated::Episode;
@@ -94,6 +96,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     if let Some(board) = boards.iter().find(|board| board.name == "m4f") {
         steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
+        steps.step("budget of the furuta policy on m4f", || firmware_report::check(root, board));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
     hil::steps(&mut steps, root, &boards, options.long);
@@ -163,6 +166,11 @@ fn images(steps: &mut Steps, root: &Path) {
 fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
     steps.step("host tests", || counted(tests(root).arg("--all-targets")));
     steps.step("doc tests", || counted(tests(root).arg("--doc")));
+    steps.step("the images' robot with the int8 policy", || {
+        let mut robot = cargo::cargo(root);
+        robot.args(["test", "--package", "furuta-robot", "--features", "int8,simulated"]).args(PROFILE);
+        counted(&mut robot)
+    });
     if long {
         steps.step("long host tests and Python peers", || {
             counted(tests(root).args(["--all-targets", "--", "--ignored"]).env(INTERPRETER, python::test_venv(root)?))
@@ -261,7 +269,7 @@ fn one_snapshot(
     source: Option<&Board>,
 ) {
     let path = root.join("firmware/src/bin").join(program).with_extension("out");
-    let firmware = Firmware { policy: policy.map(|name| digests::committed(root, name)) };
+    let firmware = Firmware { policy: policy.map(|name| digests::committed(root, name)), small: None };
     let lines_on = |board: &Board| -> Result<Vec<String>> {
         let elf = cargo::build_firmware(root, board, program, &firmware)?;
         let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(600), |_| ())?;

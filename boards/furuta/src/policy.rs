@@ -47,7 +47,14 @@ pub type Furuta = StaticPolicy<'static, OBS, ACT, HIDDEN, NODES>;
 
 /// The artefact, checked, with its memory made in `place`.
 pub fn load(place: &mut Option<Furuta>) -> Result<&mut Furuta, PolicyError> {
-    let policy = Policy::new(Artefact::new(&ARTEFACT.0).map_err(PolicyError::Artefact)?)?;
-    let menu = Menu::single(policy.plan().steps);
-    Furuta::place(place, policy, menu)
+    match &view() {
+        Ok(policy) => Furuta::place(place, policy, Menu::single(policy.plan().steps)),
+        Err(error) => Err(*error),
+    }
+}
+
+/// The policy as a view; what checking it takes of the stack is free again after it.
+#[inline(never)]
+fn view() -> Result<Policy<'static>, PolicyError> {
+    Policy::new(Artefact::new(&ARTEFACT.0).map_err(PolicyError::Artefact)?)
 }

@@ -100,7 +100,9 @@ fn tell(outcome: &Outcome, output: Output) {
     let (single, int8) = (outcome.single.plain(), outcome.int8.plain());
     let share = outcome.share.map_or_else(
         || "f32 returns no more than random actions, so this says little".to_string(),
-        |share| format!("{:.2} +- {:.2} % of what f32 returns above random actions", 100.0 * share.mean, 100.0 * share.ci95),
+        |share| {
+            format!("{:.2} +- {:.2} % of what f32 returns above random actions", 100.0 * share.mean, 100.0 * share.ci95)
+        },
     );
     output.line(&format!(
         "return of f32 {:.1}, of int8 {:.1}; lost {:.2} +- {:.2} ({share}); {} paired episodes, single samples, calibrated at {} \

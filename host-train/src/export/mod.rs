@@ -228,7 +228,7 @@ pub(crate) mod tests {
         let artefact = bytes.artefact().unwrap();
         for (layers, params) in [
             (Layers::of_velocity(single_precision(&artefact).unwrap()), single_precision(&artefact).unwrap().params()),
-            (Layers::of_critic(artefact.critics().next().unwrap()), artefact.critics().next().unwrap().params()),
+            (Layers::of_critic(&artefact.critics().next().unwrap()), artefact.critics().next().unwrap().params()),
         ] {
             let first = layers.first.iter().flat_map(|(_, _, weights)| weights.iter());
             let hidden = layers.hidden.iter().flat_map(|(w, b)| w.iter().chain(b.iter()));

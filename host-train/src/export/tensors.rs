@@ -39,7 +39,7 @@ pub fn encode(artefact: &Artefact<'_>) -> Result<Vec<u8>> {
     let velocity = single_precision(artefact)?;
     let mut arrays = network("velocity", &Layers::of_velocity(velocity));
     for (i, critic) in artefact.critics().enumerate() {
-        arrays.extend(network(&format!("critic.{i}"), &Layers::of_critic(critic)));
+        arrays.extend(network(&format!("critic.{i}"), &Layers::of_critic(&critic)));
     }
     let (normalizer, range, self_test) = (artefact.normalizer(), artefact.range(), artefact.self_test());
     for (name, values) in [

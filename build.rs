@@ -31,8 +31,8 @@ pub(crate) fn kernels(target: &str, flags: &[&str]) -> Vec<&'static str> {
         |key: &'static str| flags.iter().filter_map(move |flag| flag.trim_start_matches("-C").strip_prefix(key));
     let cpu = settings("target-cpu=").next_back().unwrap_or("");
     let feature = |name: &str| {
-        let words = settings("target-feature=").flat_map(|list| list.split(','));
-        words.filter(|word| word.get(1..) == Some(name)).next_back().map(|word| word.starts_with('+'))
+        let mut words = settings("target-feature=").flat_map(|list| list.split(','));
+        words.rfind(|word| word.get(1..) == Some(name)).map(|word| word.starts_with('+'))
     };
     let mut cfgs = Vec::new();
     // The letters of `riscv32imafc`; G stands for IMAFD.

@@ -65,7 +65,33 @@ pub(super) fn kernel(seed: u64) -> u64 {
             }
         }
     }
-    verdict(digest, differing)
+    verdict(digest, differing + rounding(&mut rng))
+}
+
+/// How many slices of inputs are not rounded as the definition says: any bits, halves, and numbers about the ends.
+fn rounding(rng: &mut Xoshiro128PlusPlus) -> u64 {
+    let mut differing = 0;
+    for gain in [1.0, 333.3, 2.0 * 8191.0, 1.1e15, 1e-15] {
+        for n in 1..=int8::SLICE {
+            let x: [f32; int8::SLICE] = core::array::from_fn(|_| match rng.next_u32() % 4 {
+                0 => f32::from_bits(rng.next_u32()),
+                1 => 0.5 * f32::from(rng.next_u32() as i16),
+                2 => f32::from_bits(8190f32.to_bits() + rng.next_u32() % 4096 + (rng.next_u32() << 31)),
+                _ => [f32::NAN, f32::INFINITY, -f32::INFINITY, -0.0, 8191.5, -8191.5, 8190.5, -8192.0]
+                    [rng.next_u32() as usize % 8],
+            });
+            let mut memory = int8::Slice::new();
+            let groups = memory.fill(&x[..n], gain);
+            let equal = groups.len() >= n.div_ceil(COLUMNS)
+                && groups
+                    .iter()
+                    .flat_map(|group| int8::unpack(*group))
+                    .enumerate()
+                    .all(|(j, number)| number == if j < n { int8::quantise(x[j], gain) } else { 0 });
+            differing += u64::from(!equal);
+        }
+    }
+    differing
 }
 
 const SHAPE: VelocityShape = VelocityShape { activation: Activation::Tanh, ..VELOCITY };

@@ -9,8 +9,9 @@
 //!
 //! Scratch is lent as words, in slices of `f32` as for the other formats; here they hold `i32` sums and `i16` activations.
 
+pub(super) use super::kernel::int8::SLICE;
 use super::kernel::int8::{
-    ACTIVATION_MAX, COLUMNS, Group, Tile, dense, dense_relu, pack, place, requantise, tiles, unpack,
+    ACTIVATION_MAX, COLUMNS, Group, Slice, Tile, dense, dense_relu, pack, requantise, tiles, unpack,
 };
 use super::velocity::TimeFeatures;
 use super::{Activation, ShapeError, Trunk, VelocityShape};
@@ -26,8 +27,6 @@ pub(super) const HIDDEN_MIN: usize = 4;
 /// Most inputs of a layer, by which no sum overflows: the first layer's at the largest sizes that an artefact has.
 const INPUTS_MAX: usize = 1024 + 256 + 2 * 256;
 const _: () = assert!(INPUTS_MAX as i64 * 8192 * WEIGHT_MAX as i64 + (BIAS_MAX as i64) < 1 << 31);
-/// Inputs of the first layer that are quantised at once, on the stack.
-pub(super) const SLICE: usize = 64;
 /// Intervals of an activation table, each of `2^KNOT_BITS` units, and the entries with the padding to a word.
 pub(super) const KNOTS: usize = 256;
 pub(super) const KNOT_BITS: u32 = 6;
@@ -265,8 +264,8 @@ impl<'a> QuantisedNet<'a> {
         self.input_part(before_matrix, before, Some(base), sums(a));
         let start = if before.is_empty() { base } else { sums(a) };
         let multipliers = self.first.multipliers;
-        let mut memory = Slice::default();
-        let last_groups = slice(last, self.gain, &mut memory);
+        let mut memory = Slice::new();
+        let last_groups = memory.fill(last, self.gain);
         dense_relu(last_matrix, last_groups, last.len(), start, multipliers, groups(b, h));
         let (mut from, mut to) = (b, a);
         for (matrix, layer) in self.further() {
@@ -295,26 +294,11 @@ impl<'a> QuantisedNet<'a> {
         let (mut rest, mut start) = (matrix, start);
         for x in x.chunks(SLICE) {
             let (head, tail) = rest.split_at_checked(tiles(self.shape.hidden, x.len())).unwrap_or((rest, &[]));
-            let mut memory = Slice::default();
-            dense(head, slice(x, self.gain, &mut memory), x.len(), start.take(), sums);
+            let mut memory = Slice::new();
+            dense(head, memory.fill(x, self.gain), x.len(), start.take(), sums);
             rest = tail;
         }
     }
-}
-
-/// The groups of up to [`SLICE`] inputs.
-type Slice = [Group; SLICE / COLUMNS];
-
-/// Quantises up to [`SLICE`] inputs.
-#[inline(always)]
-fn slice<'s>(x: &[f32], gain: f32, groups: &'s mut Slice) -> &'s [Group] {
-    let numbers: &mut [i16; SLICE] = zerocopy::transmute_mut!(groups);
-    for (j, x) in x.iter().enumerate() {
-        if let Some(number) = numbers.get_mut(place(j)) {
-            *number = quantise(*x, gain);
-        }
-    }
-    groups
 }
 
 /// Words of scratch as the groups of `h` activations.
@@ -385,24 +369,6 @@ fn look_up(table: &[i16; TABLE], q: i32) -> i32 {
     let (low, high) = (i32::from(table[knot]), i32::from(table[knot + 1]));
     let share = (place % (1 << KNOT_BITS)) as i32;
     low + (((high - low) * share + (1 << (KNOT_BITS - 1))) >> KNOT_BITS)
-}
-
-/// An input as an integer: `x gain` to the nearest, halves to even, held in the range of activations. NaN gives zero.
-///
-/// In integers where it can be, since a comparison of floats costs a call on a core without an FPU.
-#[inline]
-pub(super) fn quantise(x: f32, gain: f32) -> i16 {
-    // Between 2^23 and 2^24 a float's last bit is a one: the addition rounds, and the mantissa is the integer.
-    const SHIFT: f32 = 1.5 * (1 << 23) as f32;
-    const LARGE: u32 = (ACTIVATION_MAX as f32).to_bits();
-    const INFINITE: u32 = f32::INFINITY.to_bits();
-    let scaled = x * gain;
-    match scaled.to_bits() & 0x7fff_ffff {
-        ..LARGE => (scaled + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i16,
-        LARGE..=INFINITE if scaled.to_bits() >> 31 == 0 => ACTIVATION_MAX as i16,
-        LARGE..=INFINITE => -ACTIVATION_MAX as i16,
-        _ => 0,
-    }
 }
 
 /// Words of scratch as sums.

@@ -23,6 +23,31 @@ pub(crate) type Group = [u32; 4];
 /// Activations are integers of 14 bits, from `-ACTIVATION_MAX - 1` to this.
 pub(crate) const ACTIVATION_MAX: i32 = 8191;
 
+/// Inputs of the first layer that are quantised at once, on the stack.
+pub(crate) const SLICE: usize = 64;
+
+/// An input as an integer: `x gain` to the nearest, halves to even, held in the range of activations. NaN gives zero.
+///
+/// In integers where it can be, since a comparison of floats costs a call on a core without an FPU.
+#[cfg_attr(
+    any(flowlet_mve, all(flowlet_dsp, flowlet_vfp)),
+    allow(dead_code, reason = "the definition of what is in assembly")
+)]
+#[inline]
+pub(crate) fn quantise(x: f32, gain: f32) -> i16 {
+    // Between 2^23 and 2^24 a float's last bit is a one: the addition rounds, and the mantissa is the integer.
+    const SHIFT: f32 = 1.5 * (1 << 23) as f32;
+    const LARGE: u32 = (ACTIVATION_MAX as f32).to_bits();
+    const INFINITE: u32 = f32::INFINITY.to_bits();
+    let scaled = x * gain;
+    match scaled.to_bits() & 0x7fff_ffff {
+        ..LARGE => (scaled + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i16,
+        LARGE..=INFINITE if scaled.to_bits() >> 31 == 0 => ACTIVATION_MAX as i16,
+        LARGE..=INFINITE => -ACTIVATION_MAX as i16,
+        _ => 0,
+    }
+}
+
 /// `sum * multiplier / 2^32` to the nearest integer, halves upwards.
 #[inline(always)]
 pub(crate) fn requantise(sum: i32, multiplier: i32) -> i32 {
@@ -71,10 +96,42 @@ pub(crate) fn dense_relu(w: &[Tile], x: &[Group], columns: usize, start: &[i32],
     }
 }
 
+#[cfg(any(flowlet_mve, all(flowlet_dsp, flowlet_vfp)))]
+pub(crate) use machine::Slice;
 pub(crate) use machine::{pack, place, unpack};
+#[cfg(not(any(flowlet_mve, all(flowlet_dsp, flowlet_vfp))))]
+pub(crate) use rounding::Slice;
 
 #[cfg(not(any(flowlet_dsp, flowlet_mve)))]
 use portable as machine;
+
+/// Rounding inputs where no assembly does it.
+#[cfg(not(any(flowlet_mve, all(flowlet_dsp, flowlet_vfp))))]
+mod rounding {
+    use super::{COLUMNS, Group, SLICE, place, quantise};
+
+    /// The groups of up to [`SLICE`] inputs.
+    pub(crate) struct Slice([Group; SLICE / COLUMNS]);
+
+    impl Slice {
+        #[inline(always)]
+        pub(crate) fn new() -> Self {
+            Self([[0; 4]; SLICE / COLUMNS])
+        }
+
+        /// Quantises up to [`SLICE`] inputs and gives their groups, the last one filled up with zeros. Use it once.
+        #[inline(always)]
+        pub(crate) fn fill(&mut self, x: &[f32], gain: f32) -> &[Group] {
+            let numbers: &mut [i16; SLICE] = zerocopy::transmute_mut!(&mut self.0);
+            for (j, x) in x.iter().enumerate() {
+                if let Some(number) = numbers.get_mut(place(j)) {
+                    *number = quantise(*x, gain);
+                }
+            }
+            &self.0
+        }
+    }
+}
 
 /// The definition, and what runs where nothing is better.
 pub(crate) mod portable {

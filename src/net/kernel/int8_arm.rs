@@ -1,11 +1,22 @@
 //! The int8 kernels in Arm's assembly: `SMLAD` of the DSP extension, or `VMLADAVA` of Helium.
 //!
-//! Both go through the rows by fours, with the sums of four rows in registers while the columns stream by. `unsafe` is the two
-//! calls alone, whose functions read and write what the slices cover. Instructions of four rows by `8 n` columns: `39 n + 14` by
-//! `SMLAD`, which is 1.22 a multiply-accumulate, and `10 n + 10` by Helium, 0.31; a ReLU takes 12 and 7 more.
+//! Both go through the rows by fours, with the sums of four rows in registers while the columns stream by. `unsafe` is the
+//! calls alone, whose functions read and write what the slices cover. Instructions of four rows by `8 n` columns, `n` a multiple
+//! of four: `36.75 n + 11` by `SMLAD` (`int8_dsp.s`), and `9 n + 10` by Helium; a ReLU takes 12 and 7 more. Inputs are rounded by
+//! Helium or the FPU (`int8_quantise.s`), in about 4 and 7 instructions each.
 
+#[cfg(any(flowlet_mve, flowlet_vfp))]
+use super::SLICE;
 use super::{COLUMNS, Group, ROWS, Tile};
+#[cfg(any(flowlet_mve, flowlet_vfp))]
+use core::mem::MaybeUninit;
 use zerocopy::{transmute, transmute_ref};
+
+#[cfg(any(flowlet_mve, flowlet_vfp))]
+unsafe extern "C" {
+    /// Rounds `n` inputs, at least one, times the gain of these bits; writes whole groups.
+    fn flowlet_int8_quantise(x: *const f32, n: usize, gain: u32, groups: *mut Group);
+}
 
 unsafe extern "C" {
     /// `sums = start + W x` for `4 n` rows, whose sums lie from `sums` to `sums_end` (`n` of them, at least one). The groups of
@@ -78,155 +89,45 @@ pub(crate) fn dense_relu(
     unsafe { flowlet_int8_dense_relu(w, x.start, full, x.end, start, multipliers, y.start, y.end) }
 }
 
+#[cfg(all(flowlet_dsp, not(flowlet_armv8m)))]
+core::arch::global_asm!(include_str!("int8_dsp.s"), options(raw));
 // On Armv8-M the assembler must be told of the DSP extension, in the same piece: pieces may be assembled apart.
 #[cfg(all(flowlet_dsp, flowlet_armv8m))]
-macro_rules! processor {
-    () => {
-        ".cpu cortex-m33"
-    };
-}
-#[cfg(all(flowlet_dsp, not(flowlet_armv8m)))]
-macro_rules! processor {
-    () => {
-        ""
-    };
-}
+core::arch::global_asm!(".cpu cortex-m33", include_str!("int8_dsp.s"), options(raw));
 
-#[cfg(flowlet_dsp)]
-core::arch::global_asm!(
-    processor!(),
-    // SXTB16 widens bytes 0 and 2 of a word, or with a rotation 1 and 3, and SMLAD multiplies both with a pair of activations:
-    // a group of activations lies in memory as 0 2 1 3 4 6 5 7.
-    ".syntax unified",
-    // Four rows: r4 to r7 from `start`. At sp there are x and its end, behind the saved registers, at 44, `start`; in r0 the
-    // tiles, in r2 the end of the full groups.
-    ".macro flowlet_int8_rows",
-    "ldr r3, [sp, #44]",
-    "ldr r1, [sp]",
-    "ldm r3!, {{r4-r7}}",
-    "cmp r1, r2",
-    "str r3, [sp, #44]",
-    "beq 4f",
-    "3:",
-    "ldm r1!, {{r10, r11, r12, lr}}",
-    "ldrd r8, r9, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r4, r3, r10, r4",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r4, r3, r11, r4",
-    "sxtb16 r3, r9",
-    "smlad r4, r3, r12, r4",
-    "sxtb16 r3, r9, ror #8",
-    "smlad r4, r3, lr, r4",
-    "ldrd r8, r9, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r5, r3, r10, r5",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r5, r3, r11, r5",
-    "sxtb16 r3, r9",
-    "smlad r5, r3, r12, r5",
-    "sxtb16 r3, r9, ror #8",
-    "smlad r5, r3, lr, r5",
-    "ldrd r8, r9, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r6, r3, r10, r6",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r6, r3, r11, r6",
-    "sxtb16 r3, r9",
-    "smlad r6, r3, r12, r6",
-    "sxtb16 r3, r9, ror #8",
-    "smlad r6, r3, lr, r6",
-    "ldrd r8, r9, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r7, r3, r10, r7",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r7, r3, r11, r7",
-    "sxtb16 r3, r9",
-    "smlad r7, r3, r12, r7",
-    "sxtb16 r3, r9, ror #8",
-    "smlad r7, r3, lr, r7",
-    "cmp r1, r2",
-    "bne 3b",
-    "4:",
-    "ldr r3, [sp, #4]",
-    "cmp r1, r3",
-    "beq 5f",
-    "ldrd r10, r11, [r1]",
-    "ldr r8, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r4, r3, r10, r4",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r4, r3, r11, r4",
-    "ldr r8, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r5, r3, r10, r5",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r5, r3, r11, r5",
-    "ldr r8, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r6, r3, r10, r6",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r6, r3, r11, r6",
-    "ldr r8, [r0], #8",
-    "sxtb16 r3, r8",
-    "smlad r7, r3, r10, r7",
-    "sxtb16 r3, r8, ror #8",
-    "smlad r7, r3, r11, r7",
-    "5:",
-    ".endm",
-    //
-    ".pushsection .text.flowlet_int8_dense, \"ax\", %progbits",
-    ".global flowlet_int8_dense",
-    ".type flowlet_int8_dense, %function",
-    ".thumb_func",
-    "flowlet_int8_dense:",
-    "push {{r4-r11, lr}}",
-    "push {{r1, r3}}",
-    // At sp + 48: sums and their end.
-    "2:",
-    "flowlet_int8_rows",
-    "ldrd r3, r12, [sp, #48]",
-    "stm r3!, {{r4-r7}}",
-    "cmp r3, r12",
-    "str r3, [sp, #48]",
-    "bne 2b",
-    "add sp, #8",
-    "pop {{r4-r11, pc}}",
-    ".size flowlet_int8_dense, . - flowlet_int8_dense",
-    ".popsection",
-    //
-    ".pushsection .text.flowlet_int8_dense_relu, \"ax\", %progbits",
-    ".global flowlet_int8_dense_relu",
-    ".type flowlet_int8_dense_relu, %function",
-    ".thumb_func",
-    "flowlet_int8_dense_relu:",
-    "push {{r4-r11, lr}}",
-    "push {{r1, r3}}",
-    // At sp + 48: multipliers, y and its end.
-    "2:",
-    "flowlet_int8_rows",
-    "ldrd r3, r12, [sp, #48]",
-    "ldm r3!, {{r8-r11}}",
-    "smmulr r4, r4, r8",
-    "smmulr r5, r5, r9",
-    "smmulr r6, r6, r10",
-    "smmulr r7, r7, r11",
-    "usat r4, #13, r4",
-    "usat r5, #13, r5",
-    "usat r6, #13, r6",
-    "usat r7, #13, r7",
-    "pkhbt r4, r4, r6, lsl #16",
-    "pkhbt r5, r5, r7, lsl #16",
-    "strd r4, r5, [r12], #8",
-    "strd r3, r12, [sp, #48]",
-    "ldr r3, [sp, #56]",
-    "cmp r12, r3",
-    "bne 2b",
-    "add sp, #8",
-    "pop {{r4-r11, pc}}",
-    ".size flowlet_int8_dense_relu, . - flowlet_int8_dense_relu",
-    ".popsection",
-);
+#[cfg(flowlet_mve)]
+core::arch::global_asm!(".cpu cortex-m55", ".equ FLOWLET_INT8_MVE, 1", include_str!("int8_quantise.s"), options(raw));
+#[cfg(all(flowlet_dsp, flowlet_vfp, flowlet_armv8m))]
+core::arch::global_asm!(".cpu cortex-m33", ".equ FLOWLET_INT8_MVE, 0", include_str!("int8_quantise.s"), options(raw));
+#[cfg(all(flowlet_dsp, flowlet_vfp, not(flowlet_armv8m)))]
+core::arch::global_asm!(".equ FLOWLET_INT8_MVE, 0", include_str!("int8_quantise.s"), options(raw));
+
+/// Inputs as activations; only what is used is written.
+#[cfg(any(flowlet_mve, flowlet_vfp))]
+pub(crate) struct Slice([MaybeUninit<Group>; SLICE / COLUMNS]);
+
+#[cfg(any(flowlet_mve, flowlet_vfp))]
+impl Slice {
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Self([MaybeUninit::uninit(); SLICE / COLUMNS])
+    }
+
+    /// Quantises up to [`SLICE`] inputs as `quantise` does, and gives their groups.
+    #[inline]
+    pub(crate) fn fill(&mut self, x: &[f32], gain: f32) -> &[Group] {
+        let Some(memory) = self.0.get_mut(..x.len().div_ceil(COLUMNS)) else { return &[] };
+        if memory.is_empty() {
+            return &[];
+        }
+        // SAFETY: the function reads `x`, which is not empty, and writes every group of it: all of `memory`, which is then
+        // initialised.
+        unsafe {
+            flowlet_int8_quantise(x.as_ptr(), x.len(), gain.to_bits(), memory.as_mut_ptr().cast());
+            core::slice::from_raw_parts(memory.as_ptr().cast(), memory.len())
+        }
+    }
+}
 
 #[cfg(flowlet_mve)]
 core::arch::global_asm!(

@@ -150,7 +150,7 @@ pub fn check(root: &Path, board: &Board) -> Result<String> {
     let artefact = Artefact::new(bytes.get())?;
     let decision =
         Decision { shape: *artefact.velocity().shape(), plan: *artefact.plan(), critics: None, particles: 1 };
-    let counted = digests::device_row(root, board, &Firmware::default(), 0)?.instructions_per_decision;
+    let counted = digests::device_row(root, board, &path, 0)?.instructions_per_decision;
     let instructions = counted.context("the board counts no instructions")? as f64;
     let committed = Measured { decision, instructions, stack: 0, view: VIEW_BYTES }.check()?;
     let elf = build(root, board)?;

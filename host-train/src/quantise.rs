@@ -96,7 +96,7 @@ pub fn quantise(
     let (single, own) = (play(policy, env, test, stop)?, play(&int8, env, test, stop)?);
     let random = play_random(env, test, stop)?;
     let differences: Vec<f64> = single.returns.iter().zip(&own.returns).map(|(single, int8)| single - int8).collect();
-    let share = (single.plain().mean > random.plain().mean).then(|| loss(&own, &single, &random));
+    let share = Some(loss(&own, &single, &random)).filter(|share| !share.mean.is_nan());
     // What f32 returned at other numbers of steps does not hold for int8.
     let mut table = Vec::new();
     for steps in artefact.step_table().map(|e| e.steps as usize) {

@@ -149,6 +149,13 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     ] {
         steps.step(name, || silent(cargo::cargo(root).args(["build", "--package", "flowlet"]).args(arguments)));
     }
+    // A Cortex-M33 without a floating-point unit: the assembler knows the DSP extension from nothing but its own piece.
+    steps.step("flowlet builds for a Cortex-M33 in soft float", || {
+        const TRIPLE: &str = "thumbv8m.main-none-eabi";
+        tools::ensure_triples(root, [TRIPLE].into_iter())?;
+        let flags = format!("target.{TRIPLE}.rustflags=['-C', 'target-cpu=cortex-m33']");
+        silent(cargo::cargo(root).args(["build", "--package", "flowlet", "--target", TRIPLE, "--config", &flags]))
+    });
 }
 
 fn images(steps: &mut Steps, root: &Path) {

@@ -187,7 +187,7 @@ pub struct HilArgs {
     #[arg(long, value_name = "POLICY.flw")]
     pub read_back: Option<PathBuf>,
     /// Baud rate of a serial port
-    #[arg(long, value_name = "N", default_value_t = 115_200)]
+    #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
     pub baud: u32,
     /// Ask again after so many milliseconds without an answer
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]

@@ -41,9 +41,8 @@ pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
     if artefact.critics().next().is_none() {
         output.line("no critics travel with this policy, so there is nothing to choose by: one particle");
     }
-    let error = if rows.iter().all(|row| row.decision.is_relu()) { cost::ERROR_RELU } else { cost::ERROR };
     let model = if known {
-        format!("a model fitted in QEMU (cargo xtask profile-fit), within {} %", 100.0 * error)
+        format!("a model fitted in QEMU (cargo xtask profile-fit), within {} %", 100.0 * cost::ERROR)
     } else {
         "the model is of f32 networks (cargo xtask firmware-report counts those in int8)".to_string()
     };
@@ -61,7 +60,7 @@ pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
         "solver": artefact.plan().solver.name(),
         "own_steps": own,
         "rows": rows.iter().map(|row| object(row, known)).collect::<Vec<_>>(),
-        "instructions_error": known.then_some(error),
+        "instructions_error": known.then_some(cost::ERROR),
         "view_bytes": cost::VIEW_BYTES,
         "stack_bytes": cost::STACK_BYTES,
     }));

@@ -164,7 +164,8 @@ impl Board {
 
     /// Reads the artefact that decides on the board.
     pub fn read_back(&mut self, info: &Info) -> Result<ArtefactBytes> {
-        let mut bytes = Vec::with_capacity(info.length as usize);
+        // It grows with what arrives: the length is what a board says, which may be anything.
+        let mut bytes = Vec::new();
         while bytes.len() < info.length as usize {
             let offset = bytes.len() as u32;
             let asked = [&offset.to_le_bytes()[..], &info.payload.to_le_bytes()].concat();

@@ -2,7 +2,7 @@
 //!
 //! Both go through the rows by fours, with the sums of four rows in registers while the columns stream by. `unsafe` is the
 //! calls alone, whose functions read and write what the slices cover. Instructions of four rows by `8 n` columns, `n` a multiple
-//! of four: `36.75 n + 11` by `SMLAD` (`int8_dsp.s`), and `9 n + 10` by Helium; a ReLU takes 12 and 7 more. Inputs are rounded by
+//! of four: `36.75 n + 11` by `SMLAD` (`int8_dsp.s`), and `10 n + 10` by Helium; a ReLU takes 12 and 7 more. Inputs are rounded by
 //! Helium or the FPU (`int8_quantise.s`), in about 4 and 7 instructions each.
 
 #[cfg(any(flowlet_mve, flowlet_vfp))]

@@ -1,8 +1,8 @@
 //! int8 policies from f32 ones: calibration at states that the policy meets, and the return that is lost.
 //!
 //! The f32 policy plays episodes; at states of them its network is evaluated where its plan evaluates it, and the largest
-//! magnitude of the inputs, of each hidden layer's sums and of its outputs is noted, and [`rounding`] chooses each weight's integer
-//! so that the sums stay what they are there. With [`HEADROOM`] for states that were not
+//! magnitude of the inputs, of each hidden layer's sums and of its outputs is noted, and `rounding` chooses each weight's integer
+//! so that the sums stay what they are there. With `HEADROOM` for states that were not
 //! met these are the scales of `flowlet::net::quantise`; what lies beyond is clipped. Then both policies play other episodes in
 //! pairs, with equal start states and noise, by flowlet on the bytes that would be flashed. Critics and normaliser stay f32.
 //!

@@ -71,7 +71,7 @@ pub fn firmware_target_directory(root: &Path) -> PathBuf {
 /// What a firmware build is built for besides its board.
 #[derive(Debug, Clone, Default)]
 pub struct Firmware {
-    /// The artefact to embed instead of the committed one.
+    /// The artefact to embed instead of the committed one of the board's number format.
     pub policy: Option<PathBuf>,
     /// For the profile `small`, with these features and no others.
     pub small: Option<&'static str>,

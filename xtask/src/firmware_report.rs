@@ -10,12 +10,12 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::policy::Bytes;
 use crate::qemu::{self, Outcome};
-use crate::{cycles, document, elf, steps, tools};
+use crate::{cycles, digests, document, elf, steps, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::policy::Artefact;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// `cargo xtask firmware-report`.
@@ -180,7 +180,7 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
 
 /// A whole decision of a committed policy.
 fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Row> {
-    let path = policy_path(root, policy);
+    let path = digests::committed(root, policy);
     let artefact = Bytes::read(&path)?;
     let features = if format == "int8" { "flowlet/int8" } else { "" };
     let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path), small: Some(features) })?;
@@ -200,10 +200,6 @@ fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Ro
         stack: number_of(&outcome, "stack")?,
         estimated_cycles: None,
     })
-}
-
-fn policy_path(root: &Path, policy: &str) -> PathBuf {
-    root.join("firmware/policies").join(policy).with_extension("flw")
 }
 
 /// The widths of a policy's layers.
@@ -405,5 +401,17 @@ mod tests {
         let other = Row { target: "m0".into(), estimated_cycles: None, ..rows[1].clone() };
         let text = markdown(&crate::root(), &[other]).unwrap();
         assert!(!text.contains("kHz") && !text.contains("estimated cycles"), "{text}");
+    }
+
+    /// What is to be measured is there, and of the format that its row will name.
+    #[test]
+    fn the_policies_are_of_their_format_and_the_networks_have_all_widths() {
+        for (policy, format) in POLICIES {
+            let bytes = Bytes::read(&digests::committed(&crate::root(), policy)).unwrap();
+            let found = Artefact::new(bytes.get()).unwrap().velocity().format();
+            assert_eq!(FORMATS[found as usize], format, "{policy}");
+            assert_eq!(network_of(&bytes).unwrap().split('-').count(), 4);
+        }
+        assert!(CHAINS.iter().all(|chain| chain.split('-').count() == 4));
     }
 }

@@ -59,7 +59,7 @@ fn newer(good: &Bytes) -> Result<Option<Bytes>> {
 }
 
 fn of_another_plant(_: &Bytes) -> Result<Option<Bytes>> {
-    policy::untrained(2, 1, 16).map(Some)
+    policy::untrained(&["channel_0", "channel_1"], &["channel_0"], 16, false).map(Some)
 }
 
 fn refused_by_build(root: &Path, board: &Board, damage: Damage, sentence: &str) -> Result<String> {

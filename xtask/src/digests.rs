@@ -111,7 +111,7 @@ pub fn host_row(path: &Path, seed: u64) -> Result<Row> {
 
 /// The digest computed by the firmware in QEMU.
 pub fn device_row(root: &Path, board: &Board, policy: &Path, seed: u64) -> Result<Row> {
-    let firmware = Firmware { policy: Some(policy.to_path_buf()), small: None };
+    let firmware = Firmware { policy: Some(policy.to_path_buf()), ..Firmware::default() };
     let elf = cargo::build_firmware(root, board, "digest", &firmware)?;
     let outcome = qemu::execute(board, &elf, &[format!("seed={seed}")], LIMIT, |_| ())?;
     if outcome.code != 0 {

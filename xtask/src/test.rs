@@ -276,7 +276,7 @@ fn one_snapshot(
     source: Option<&Board>,
 ) {
     let path = root.join("firmware/src/bin").join(program).with_extension("out");
-    let firmware = Firmware { policy: policy.map(|name| digests::committed(root, name)), small: None };
+    let firmware = Firmware { policy: policy.map(|name| digests::committed(root, name)), ..Firmware::default() };
     let lines_on = |board: &Board| -> Result<Vec<String>> {
         let elf = cargo::build_firmware(root, board, program, &firmware)?;
         let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(600), |_| ())?;

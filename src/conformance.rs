@@ -5,6 +5,7 @@
 //! inside returns the digest of what it had, which then differs.
 
 mod flow;
+mod guard;
 mod int8;
 mod kernel;
 mod rfm;
@@ -70,6 +71,7 @@ pub const CASES: &[Case] = &[
     ("estimate-constant", |seed| rfm::test_function(seed, TestFunction::Constant)),
     ("estimate-boundary", |seed| rfm::test_function(seed, TestFunction::Boundary)),
     ("estimate-sources", rfm::sources),
+    ("guard", guard::life),
 ];
 
 // Widths that leave remainders after blocks of 16 and of 4 rows.

@@ -26,10 +26,11 @@
 //! | [`rfm`] | Reverse Flow Matching: proposals, weights, control variates, the posterior mean |
 //! | [`policy`] | normaliser, action range, the artefact, decisions |
 //! | [`control`] | the loop around a policy: gate, supervisor, deadline, sensors and motors |
+//! | [`finetune`] | learning on the robot: the guard that decides which weights are kept |
 //! | [`conformance`] | digests of all of it, to compare a board with a PC |
 //!
-//! Arrows point one way: `math <- net <- flow <- rfm`, `policy` stands on `net` and `flow`, and `control` on
-//! `policy`.
+//! Arrows point one way: `math <- net <- flow <- rfm`, `policy` stands on `net` and `flow`, `control` on
+//! `policy`, and `finetune` on `control`.
 //!
 //! Two features are on by default: `version-1` reads artefacts of the format's first version and `sources` noise other than
 //! Gaussian. Without them an image is about 15 kB smaller, and an artefact that needs one is refused.
@@ -44,6 +45,7 @@
 
 pub mod conformance;
 pub mod control;
+pub mod finetune;
 pub mod flow;
 pub mod math;
 pub mod net;
@@ -59,3 +61,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/estimator.md")]
 struct EstimatorPage;
+
+/// And those of the page on the guard.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guard.md")]
+struct GuardPage;

@@ -13,6 +13,7 @@ use super::edge::SensorKind;
 use super::pace::Pace;
 use super::{Budget, Costs, Fault, Gate, Reason, State, Status, Supervisor};
 use crate::flow::SampleError;
+use crate::math;
 use crate::policy::{Artefact, Menu, Policy, PolicyError, PolicyScratch, StaticPolicy};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
@@ -200,6 +201,8 @@ pub struct Command<const ACT: usize> {
     pub status: Status,
     /// Whether the policy decided in this step.
     pub decided: bool,
+    /// Whether the gate held back what the policy wished.
+    pub corrected: bool,
 }
 
 /// A policy with everything between it and the motors.
@@ -319,8 +322,14 @@ impl<P: Decider<OBS, ACT>, const OBS: usize, const ACT: usize> Controller<P, OBS
                 }
             }
         }
+        let mut corrected = false;
         let action = match self.supervisor.state() {
-            State::Running | State::Holding => self.gate.apply(&self.between()),
+            State::Running | State::Holding => {
+                let wish = self.between();
+                let action = self.gate.apply(&wish);
+                corrected = action.iter().zip(&wish).any(|(action, wish)| *action != math::flush(*wish));
+                action
+            }
             State::Idle => self.gate.rest(),
             State::Fault => self.gate.fall_back(),
             State::Stopped => self.gate.stop(),
@@ -330,7 +339,7 @@ impl<P: Decider<OBS, ACT>, const OBS: usize, const ACT: usize> Controller<P, OBS
         if !late {
             chip.feed_watchdog();
         }
-        Command { action, status: self.status(), decided }
+        Command { action, status: self.status(), decided, corrected }
     }
 
     /// What a step reports.

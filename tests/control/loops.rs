@@ -26,11 +26,37 @@ fn a_lawful_run_has_the_bits_of_the_evaluation() {
         total_a += a.step(f64::from(action[0]));
         let command = step(&mut controller, &good(&b), &mut noise_b, &LIMITS);
         assert_eq!((command.decided, command.action[0].to_bits()), (i % 5 == 0, action[0].to_bits()), "step {i}");
+        assert!(!command.corrected);
         total_b += b.step(f64::from(command.action[0]));
     }
     assert_eq!(f64::to_bits(total_a), f64::to_bits(total_b));
     let status = controller.status();
     assert_eq!((status.state, status.fault, status.glitches, status.late), (State::Running, Fault::NONE, 0, 0));
+}
+
+/// A command that is not what the policy wished says so.
+#[test]
+fn a_command_that_was_held_back_says_so() {
+    let bytes = furuta_bytes();
+    let (mut reference, mut policy) = (Loaded::new(&bytes), Loaded::new(&bytes));
+    // A volt a step.
+    let limits = LIMITS.rate(500.0);
+    let mut controller = Controller::new(&mut policy, &Config { limits: [limits], ..config() }).unwrap();
+    controller.arm().unwrap();
+    let ((mut plant, mut noise_a), (_, mut noise_b)) = (start(7), start(7));
+    let (mut wish, mut counts) = ([0.0], [0, 0]);
+    for i in 0..1500 {
+        if i % 5 == 0 {
+            wish = reference.decide(&observe(&plant), &mut noise_a).unwrap();
+        }
+        let command = step(&mut controller, &good(&plant), &mut noise_b, &limits);
+        assert_eq!(command.corrected, command.action != wish, "step {i}");
+        counts[usize::from(command.corrected)] += 1;
+        plant.step(f64::from(command.action[0]));
+    }
+    assert!(counts[0] > 100 && counts[1] > 100, "{counts:?}");
+    controller.raise(Fault::of(Reason::Driver));
+    assert!(!step(&mut controller, &good(&plant), &mut noise_b, &limits).corrected);
 }
 
 /// The same policy once a native period; its control period is the artefact's.

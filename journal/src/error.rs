@@ -104,7 +104,7 @@ pub enum Error<E> {
         /// Its bytes.
         needed: usize,
     },
-    /// The flash could not be read, and in what could be there is no state.
+    /// The flash could not be read, and in what could be there is no state. Load again: a commit might overwrite one.
     Read(E),
     /// Nothing was loaded before, so the journal does not know what it must not overwrite.
     NotLoaded,

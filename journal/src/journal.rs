@@ -67,7 +67,8 @@ struct Head {
 
 /// Learned state in a range of flash, in pages of at most `PAGE` bytes.
 ///
-/// `PAGE` bounds what a step writes; for external flash choose the page of its program command.
+/// `PAGE` bounds what a step writes. For external flash it is the page of its program command; internal flash is written by
+/// the word, and a smaller `PAGE` makes steps shorter and the journal's overhead larger.
 #[derive(Debug)]
 pub struct Journal<F, const PAGE: usize = 256> {
     flash: F,
@@ -122,7 +123,8 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
     /// Copies the last complete state into `into`, as much of its parts as the state has bytes, one after the other.
     ///
     /// `None` where there is no state. Whatever the result but a loaded state, the content of `into` is undefined.
-    /// Nothing is written or erased. Reads the range once or twice; some 150 instructions a byte.
+    /// Nothing is written or erased. Reads the range once and the state once more, bit by bit in two CRCs: for start-up,
+    /// not for a control period.
     pub async fn load_async(&mut self, into: &mut [&mut [u8]], artefact: u32) -> Result<Option<Loaded>, Error<F::Error>> {
         let room = into.iter().map(|part| part.len()).sum();
         self.head = None;

@@ -1,8 +1,13 @@
 //! Flash that forgets bits, fails writes, or does nothing at all.
 
 use super::{ARTEFACT, On, Sim, commit, load, state};
+use embedded_storage::nor_flash as blocking;
+use embedded_storage_async::nor_flash;
+use flowlet::control::{Supervisor, Tolerance};
 use flowlet_journal::simulated::{Faults, SimulatedError};
-use flowlet_journal::{Blocking, Error, Fault};
+use flowlet_journal::{Blocking, Error, Fault, Journal, Progress};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 const LENGTH: usize = 400;
 
@@ -201,7 +206,7 @@ fn all_sectors_fail() {
 /// A commit that is dropped has stored nothing, and the next one does.
 #[test]
 fn a_dropped_commit() {
-    let supervisor = flowlet::control::Supervisor::new(flowlet::control::Tolerance::default()).unwrap();
+    let supervisor = Supervisor::new(Tolerance::default()).unwrap();
     let mut journal = journal(written(3));
     load(&mut journal, LENGTH).unwrap();
     for (number, steps) in (4..).zip(0..7) {
@@ -217,4 +222,104 @@ fn a_dropped_commit() {
         commit(&mut journal, &state(number, LENGTH)).unwrap();
         assert_eq!(load(&mut journal, LENGTH).unwrap().unwrap().1, state(number, LENGTH));
     }
+}
+
+/// Flash that is not ready when it is first asked.
+struct Slow(Small);
+
+/// Is ready at the second time of asking.
+async fn pause() {
+    let mut asked = false;
+    std::future::poll_fn(|context| {
+        context.waker().wake_by_ref();
+        if std::mem::replace(&mut asked, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+impl nor_flash::ErrorType for Slow {
+    type Error = SimulatedError;
+}
+
+impl nor_flash::ReadNorFlash for Slow {
+    const READ_SIZE: usize = 1;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), SimulatedError> {
+        blocking::ReadNorFlash::read(&mut self.0, offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        blocking::ReadNorFlash::capacity(&self.0)
+    }
+}
+
+impl nor_flash::NorFlash for Slow {
+    const WRITE_SIZE: usize = 8;
+    const ERASE_SIZE: usize = 512;
+
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), SimulatedError> {
+        pause().await;
+        blocking::NorFlash::erase(&mut self.0, from, to)?;
+        pause().await;
+        Ok(())
+    }
+
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), SimulatedError> {
+        pause().await;
+        blocking::NorFlash::write(&mut self.0, offset, bytes)?;
+        pause().await;
+        Ok(())
+    }
+}
+
+/// The asynchronous form, broken off wherever it waits: the commit is over, the last state is there, the next commit works.
+#[test]
+fn a_step_that_is_broken_off() {
+    let supervisor = Supervisor::new(Tolerance::default()).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let bytes = state(4, LENGTH);
+    let parts = [&bytes[..]];
+    // How often the whole commit waits, then every place in turn.
+    let mut places = usize::MAX;
+    let mut place = usize::MAX;
+    loop {
+        let mut journal: Journal<_, 128> = Journal::new(Slow(written(3)), 0..7 * 512, LENGTH).unwrap();
+        let mut buffer = vec![0; LENGTH];
+        let loading = pin!(journal.load_async(&mut [&mut buffer], ARTEFACT)).poll(&mut context);
+        assert!(matches!(loading, Poll::Ready(Ok(Some(loaded))) if loaded.generation == 3));
+        let mut commit = journal.commit(&parts, ARTEFACT).unwrap();
+        let mut waited = 0;
+        let done = 'commit: loop {
+            let mut step = pin!(commit.step_async(supervisor.at_rest().unwrap()));
+            loop {
+                match step.as_mut().poll(&mut context) {
+                    Poll::Ready(Ok(Progress::Done)) => break 'commit true,
+                    Poll::Ready(result) => break assert_eq!(result, Ok(Progress::More)),
+                    Poll::Pending if waited == place => break 'commit false,
+                    Poll::Pending => waited += 1,
+                }
+            }
+        };
+        if !done {
+            let step = pin!(commit.step_async(supervisor.at_rest().unwrap())).poll(&mut context);
+            assert_eq!(step, Poll::Ready(Err(Error::Broken)));
+        }
+        assert_eq!(done, place >= places);
+        let last = done || place + 1 == places;
+        // Broken off after its last write it is complete, and nobody was told.
+        let found = loaded(journal.flash().0.clone(), 4);
+        assert_eq!(found, Some(if last { 4 } else { 3 }), "{place} of {places}");
+        let mut journal = super::damage::journal(journal.release().0);
+        load(&mut journal, LENGTH).unwrap();
+        super::commit(&mut journal, &state(9, LENGTH)).unwrap();
+        assert_eq!(load(&mut journal, LENGTH).unwrap().unwrap().1, state(9, LENGTH));
+        if place == usize::MAX {
+            (places, place) = (waited, 0);
+        } else if done {
+            break;
+        } else {
+            place += 1;
+        }
+    }
+    assert!(places > 20, "{places}");
 }

@@ -1,6 +1,7 @@
 //! The journal from outside, on a simulated flash that loses its power, fails and forgets.
 
 mod damage;
+mod document;
 mod power;
 mod wear;
 mod wrong;

@@ -1,8 +1,7 @@
-//! Flash as the journal sees it: read without ever being changed, or written with every write read back.
+//! Flash as `sequential-storage` sees it: read without ever being changed, or written with every write read back.
 //!
-//! `sequential-storage` repairs what it finds damaged by erasing it, which loading must not do and writing has no need for,
-//! since sectors are erased by the journal alone. So both views keep erasing to themselves: the [`Reader`] pretends, the
-//! [`Writer`] refuses.
+//! That crate repairs what it finds damaged by erasing it, which loading must not do and writing has no need for, since
+//! sectors are erased by the journal alone. So a [`View`] for reading pretends to erase, and one for writing refuses.
 
 use crate::Fault;
 use core::future::Future;
@@ -58,98 +57,70 @@ pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Reads; pretends to write and erase.
-pub(crate) struct Reader<'f, F>(pub &'f mut F);
-
-impl<F: ErrorType> ErrorType for Reader<'_, F> {
-    type Error = F::Error;
+/// Flash under a queue.
+pub(crate) struct View<'f, F> {
+    pub flash: &'f mut F,
+    pub writing: bool,
 }
 
-impl<F: ReadNorFlash> ReadNorFlash for Reader<'_, F> {
-    const READ_SIZE: usize = F::READ_SIZE;
-
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.read(offset, bytes).await
-    }
-
-    fn capacity(&self) -> usize {
-        self.0.capacity()
-    }
-}
-
-impl<F: NorFlash> NorFlash for Reader<'_, F> {
-    const WRITE_SIZE: usize = F::WRITE_SIZE;
-    const ERASE_SIZE: usize = F::ERASE_SIZE;
-
-    async fn erase(&mut self, _: u32, _: u32) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    async fn write(&mut self, _: u32, _: &[u8]) -> Result<(), Self::Error> {
-        Ok(())
-    }
-}
-
-/// Writes where flash is erased and reads back; refuses to erase.
-pub(crate) struct Writer<'f, F>(pub &'f mut F);
-
-impl<F: ErrorType> ErrorType for Writer<'_, F> {
+impl<F: ErrorType> ErrorType for View<'_, F> {
     type Error = Fault<F::Error>;
 }
 
-impl<F: ReadNorFlash> ReadNorFlash for Writer<'_, F> {
+impl<F: ReadNorFlash> ReadNorFlash for View<'_, F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.read(offset, bytes).await.map_err(Fault::Flash)
+        self.flash.read(offset, bytes).await.map_err(Fault::Flash)
     }
 
     fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.flash.capacity()
     }
 }
 
-impl<F: NorFlash> NorFlash for Writer<'_, F> {
+impl<F: NorFlash> NorFlash for View<'_, F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 
     async fn erase(&mut self, _: u32, _: u32) -> Result<(), Self::Error> {
-        Err(Fault::Corrupted)
+        if self.writing { Err(Fault::Corrupted) } else { Ok(()) }
     }
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
-        if !holds(self.0, offset, bytes.len(), |_| Some(0xff)).await? {
+        if !self.writing {
+            return Ok(());
+        }
+        if !holds(self.flash, offset, bytes.len(), None).await? {
             return Err(Fault::NotErased);
         }
-        self.0.write(offset, bytes).await.map_err(Fault::Flash)?;
-        match holds(self.0, offset, bytes.len(), |index| bytes.get(index).copied()).await? {
-            true => Ok(()),
-            false => Err(Fault::Differs),
-        }
+        self.flash.write(offset, bytes).await.map_err(Fault::Flash)?;
+        if holds(self.flash, offset, bytes.len(), Some(bytes)).await? { Ok(()) } else { Err(Fault::Differs) }
     }
 }
 
 /// Erases a sector and looks whether it is.
 pub(crate) async fn erase_sector<F: NorFlash>(flash: &mut F, start: u32) -> Result<(), Fault<F::Error>> {
     flash.erase(start, start + F::ERASE_SIZE as u32).await.map_err(Fault::Flash)?;
-    match holds(flash, start, F::ERASE_SIZE, |_| Some(0xff)).await? {
-        true => Ok(()),
-        false => Err(Fault::NotErased),
-    }
+    if holds(flash, start, F::ERASE_SIZE, None).await? { Ok(()) } else { Err(Fault::NotErased) }
 }
 
-/// Whether flash from `offset` on holds these bytes.
+/// Whether so many bytes from `offset` on are these, or erased.
 async fn holds<F: ReadNorFlash>(
     flash: &mut F,
     offset: u32,
     length: usize,
-    expected: impl Fn(usize) -> Option<u8>,
+    expected: Option<&[u8]>,
 ) -> Result<bool, Fault<F::Error>> {
     let mut buffer = [0; PIECE];
     for start in (0..length).step_by(PIECE) {
         let Some(piece) = buffer.get_mut(..PIECE.min(length - start)) else { return Ok(false) };
         flash.read(offset + start as u32, piece).await.map_err(Fault::Flash)?;
-        if !piece.iter().zip(start..).all(|(byte, index)| Some(*byte) == expected(index)) {
+        let same = match expected {
+            Some(bytes) => bytes.get(start..).is_some_and(|bytes| bytes.starts_with(piece)),
+            None => piece.iter().all(|byte| *byte == 0xff),
+        };
+        if !same {
             return Ok(false);
         }
     }

@@ -11,7 +11,7 @@
 //! cut or half an erase, does not matter. So a sector is only ever written between its erase and the next restart, from
 //! front to back, and whatever a power cut left at its end stays the last thing in it.
 
-use crate::flash::{Blocking, Reader, Writer, erase_sector, run};
+use crate::flash::{Blocking, View, erase_sector, run};
 use crate::layout::{CHUNK, CHUNK_HEAD, Item, Layout, RECORD_LEN, Record, VERSION};
 use crate::{Error, Fault, RangeError};
 use core::ops::Range;
@@ -125,7 +125,11 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
     /// `None` where there is no state. Whatever the result but a loaded state, the content of `into` is undefined.
     /// Nothing is written or erased. Reads the range once and the state once more, bit by bit in two CRCs: for start-up,
     /// not for a control period.
-    pub async fn load_async(&mut self, into: &mut [&mut [u8]], artefact: u32) -> Result<Option<Loaded>, Error<F::Error>> {
+    pub async fn load_async(
+        &mut self,
+        into: &mut [&mut [u8]],
+        artefact: u32,
+    ) -> Result<Option<Loaded>, Error<F::Error>> {
         let room = into.iter().map(|part| part.len()).sum();
         self.head = None;
         let mut below = None;
@@ -226,7 +230,8 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
     /// Shows the items of a sector, oldest first, up to what cannot be read.
     async fn items(&mut self, sector: usize, each: &mut dyn FnMut(&[u8])) -> Result<(), F::Error> {
         let Ok(config) = QueueConfig::try_new(self.range(sector)) else { return Ok(()) };
-        let mut queue = QueueStorage::new(Reader(&mut self.flash), config, Cache::new_uncached());
+        let view = View { flash: &mut self.flash, writing: false };
+        let mut queue = QueueStorage::new(view, config, Cache::new_uncached());
         let mut page = Page([0; PAGE]);
         let result = async {
             let mut items = queue.iter().await?;
@@ -236,7 +241,7 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
             Ok(())
         };
         match result.await {
-            Err(sequential_storage::Error::Storage { value, .. }) => Err(value),
+            Err(sequential_storage::Error::Storage { value: Fault::Flash(error), .. }) => Err(error),
             _ => Ok(()),
         }
     }
@@ -250,13 +255,14 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
                 let Some(item) = Item::of(bytes) else { return };
                 found.generation = found.generation.max(item.generation());
                 match item {
-                    Item::Record(record) if below.is_none_or(|below| record.generation < below) => {
-                        if found.head.is_none_or(|head| head.record.generation < record.generation) {
-                            // In a range that has been changed since, any sector may be the first.
-                            let first = record.first as usize;
-                            let first = if first < sectors { first } else { (sector + 1) % sectors };
-                            found.head = Some(Head { record, first, last: sector });
-                        }
+                    Item::Record(record)
+                        if below.is_none_or(|below| record.generation < below)
+                            && found.head.is_none_or(|head| head.record.generation < record.generation) =>
+                    {
+                        // In a range that has been changed since, any sector may be the first.
+                        let first = record.first as usize;
+                        let first = if first < sectors { first } else { (sector + 1) % sectors };
+                        found.head = Some(Head { record, first, last: sector });
                     }
                     Item::Other { generation, version } if found.other.is_none_or(|(g, _)| g < generation) => {
                         found.other = Some((generation, version));
@@ -468,7 +474,8 @@ impl<F: NorFlash, const PAGE: usize> Commit<'_, '_, F, PAGE> {
         // Whatever breaks this off, the sector is not written on.
         journal.open = None;
         let config = QueueConfig::try_new(journal.range(self.sector)).map_err(|_| Fault::Corrupted)?;
-        let mut queue = QueueStorage::new(Writer(&mut journal.flash), config, Cache::new_uncached());
+        let view = View { flash: &mut journal.flash, writing: true };
+        let mut queue = QueueStorage::new(view, config, Cache::new_uncached());
         match queue.push(item, false).await {
             Ok(()) => {
                 journal.open = Some(self.sector);

@@ -39,7 +39,10 @@ impl<F: NorFlash, const PAGE: usize> Layout<F, PAGE> {
     pub const PAYLOAD: usize = {
         let data = (PAGE.saturating_sub(Self::OVERHEAD)) / Self::WORD * Self::WORD;
         assert!(data >= RECORD_LEN.next_multiple_of(Self::WORD), "PAGE is too small for this flash: 64 bytes suffice");
-        assert!(Self::OVERHEAD + data <= Self::SECTOR, "PAGE is larger than a sector of this flash: choose a smaller one");
+        assert!(
+            Self::OVERHEAD + data <= Self::SECTOR,
+            "PAGE is larger than a sector of this flash: choose a smaller one"
+        );
         data - CHUNK_HEAD
     };
 
@@ -153,12 +156,21 @@ impl Record {
 /// What an item says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Item<'b> {
-    Chunk { generation: u32, index: u16, payload: &'b [u8] },
+    Chunk {
+        generation: u32,
+        index: u16,
+        payload: &'b [u8],
+    },
     Record(Record),
     /// A record of another version.
-    Other { generation: u32, version: u8 },
+    Other {
+        generation: u32,
+        version: u8,
+    },
     /// A chunk of another version.
-    OtherChunk { generation: u32 },
+    OtherChunk {
+        generation: u32,
+    },
 }
 
 impl<'b> Item<'b> {
@@ -192,7 +204,9 @@ impl<'b> Item<'b> {
     /// The generation that it belongs to; of items of any version, so that no number is given twice.
     pub fn generation(&self) -> u32 {
         match *self {
-            Self::Chunk { generation, .. } | Self::Other { generation, .. } | Self::OtherChunk { generation } => generation,
+            Self::Chunk { generation, .. } | Self::Other { generation, .. } | Self::OtherChunk { generation } => {
+                generation
+            }
             Self::Record(record) => record.generation,
         }
     }

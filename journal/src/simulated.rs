@@ -68,6 +68,8 @@ pub struct Faults {
     pub dead_sector: Option<usize>,
     /// A sector that reports success and does nothing.
     pub deaf_sector: Option<usize>,
+    /// Words that are not erased are written all the same, which clears bits.
+    pub overwriting: bool,
 }
 
 /// `SECTORS` sectors of `SECTOR` bytes that are written in words of `WORD` bytes and read in words of `READ`.
@@ -253,8 +255,8 @@ impl<const SECTORS: usize, const SECTOR: usize, const WORD: usize, const READ: u
         check_write(self, offset, bytes.len())?;
         for (word, offset) in bytes.chunks_exact(WORD).zip((offset as usize..).step_by(WORD)) {
             let cut = self.operate()?;
-            let cells = self.bytes().iter().skip(offset).take(WORD);
-            if cells.copied().any(|cell| cell != 0xff) && word.iter().any(|byte| *byte != 0) {
+            let written = self.bytes().iter().skip(offset).take(WORD).any(|cell| *cell != 0xff);
+            if written && word.iter().any(|byte| *byte != 0) && !self.faults.overwriting {
                 return Err(SimulatedError::NotErased);
             }
             if cut {

@@ -146,7 +146,15 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
         steps.step(&format!("clippy of the journal for {}", board.triple), || {
             let mut clippy = cargo::cargo(root);
-            clippy.args(["clippy", "--package", "flowlet-journal", "--features", "simulated", "--target", &board.triple]);
+            clippy.args([
+                "clippy",
+                "--package",
+                "flowlet-journal",
+                "--features",
+                "simulated",
+                "--target",
+                &board.triple,
+            ]);
             silent(clippy.args(DENY))
         });
     }

@@ -48,6 +48,8 @@ fn the_table_is_computed() {
         + &row::<131_072, 4>("STM32F405, 128 kB, words of 4, 10,000 erases", 4_000, 3, [24, 2], 10_000)
         + &row::<4096, 1>("external, 4 kB, words of 1, 100,000 erases", 65_536, 64, [24, 2], 100_000);
     assert!(PAGE.contains(&rows), "\n{rows}");
-    assert!(PAGE.contains(&format!("{} for words of 1, 4 and 8 bytes", Layout::<Blocking<Sim<1, 4096, 8, 1>>>::PAYLOAD)));
+    assert!(
+        PAGE.contains(&format!("{} for words of 1, 4 and 8 bytes", Layout::<Blocking<Sim<1, 4096, 8, 1>>>::PAYLOAD))
+    );
     assert!(PAGE.contains(&format!(", {} for 16.", Layout::<Blocking<Sim<1, 4096, 16, 1>>>::PAYLOAD)));
 }

@@ -12,7 +12,7 @@
 //! front to back, and whatever a power cut left at its end stays the last thing in it.
 
 use crate::flash::{Blocking, View, erase_sector, run};
-use crate::layout::{CHUNK, CHUNK_HEAD, Item, Layout, RECORD_LEN, Record, VERSION};
+use crate::layout::{CHUNK, CHUNK_HEAD, Item, Layout, RECORD_LEN, Record, VERSION, mask};
 use crate::{Error, Fault, RangeError};
 use core::ops::Range;
 use embedded_storage::nor_flash as blocking;
@@ -235,7 +235,8 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
         let mut page = Page([0; PAGE]);
         let result = async {
             let mut items = queue.iter().await?;
-            while let Some(item) = items.next(&mut page.0).await? {
+            while let Some(mut item) = items.next(&mut page.0).await? {
+                mask(&mut item);
                 each(&item);
             }
             Ok(())
@@ -434,13 +435,13 @@ impl<F: NorFlash, const PAGE: usize> Commit<'_, '_, F, PAGE> {
         let mut page = Page([0; PAGE]);
         let offset = usize::from(self.next) * Layout::<F, PAGE>::PAYLOAD;
         let complete = self.next == self.record.chunks;
+        let mut digest = self.digest.clone();
         let length = if complete {
             let mut record = self.record;
             record.first = self.first.unwrap_or(self.sector) as u32;
             record.erases = self.journal.erases;
-            let mut digest = self.digest.clone();
             digest.update(&record.head());
-            record.crc = digest.finalize();
+            record.crc = digest.clone().finalize();
             self.record = record;
             copy(&mut page.0, &record.to_bytes());
             RECORD_LEN
@@ -449,10 +450,13 @@ impl<F: NorFlash, const PAGE: usize> Commit<'_, '_, F, PAGE> {
             let [low, high] = self.next.to_le_bytes();
             let [a, b, c, d] = self.record.generation.to_le_bytes();
             copy(&mut page.0, &[CHUNK, VERSION, low, high, a, b, c, d]);
-            copy_out(self.state, offset, page.0.get_mut(CHUNK_HEAD..CHUNK_HEAD + length).unwrap_or_default());
+            let payload = page.0.get_mut(CHUNK_HEAD..CHUNK_HEAD + length).unwrap_or_default();
+            copy_out(self.state, offset, payload);
+            digest.update(payload);
             CHUNK_HEAD + length
         };
-        let item = page.0.get(..length).unwrap_or_default();
+        let item = page.0.get_mut(..length).unwrap_or_default();
+        mask(item);
         if !self.push(item).await? {
             return Ok(Phase::Erase);
         }
@@ -462,7 +466,7 @@ impl<F: NorFlash, const PAGE: usize> Commit<'_, '_, F, PAGE> {
             self.journal.head = Some(Head { record: self.record, first: first as usize, last: self.sector });
             return Ok(Phase::Done);
         }
-        self.digest.update(item.get(CHUNK_HEAD..).unwrap_or_default());
+        self.digest = digest;
         self.next += 1;
         Ok(Phase::Write)
     }

@@ -19,6 +19,19 @@ pub(crate) const CHUNK_HEAD: usize = 8;
 /// Bytes of a record; see [`Record::to_bytes`].
 pub(crate) const RECORD_LEN: usize = 28;
 
+/// What the bytes of the state in a chunk are stored under. Runs of 0xff, such as small negative integers have, would look
+/// like erased flash to whoever lost count of the items, and hide what follows them.
+const MASK: u8 = 0x5a;
+
+/// Puts the mask on the state in an item, or takes it off.
+pub(crate) fn mask(item: &mut [u8]) {
+    if item.first() == Some(&CHUNK) {
+        for byte in item.iter_mut().skip(CHUNK_HEAD) {
+            *byte ^= MASK;
+        }
+    }
+}
+
 /// The sizes of a journal in flash `F` with pages of `PAGE` bytes.
 #[derive(Debug)]
 pub struct Layout<F, const PAGE: usize = 256>(PhantomData<F>);

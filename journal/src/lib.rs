@@ -11,7 +11,7 @@
 //!   supervisor gives only while the robot rests: erasing stops many chips for milliseconds to seconds.
 //! * [`Blocking`]: flash whose driver waits; other flash is driven by the methods that end in `_async`.
 //! * [`Layout`]: how many sectors a journal needs, and how long they last.
-//! * `simulated`, a feature: a NOR flash in RAM that can lose its power and fail.
+//! * `simulated`, a feature: a NOR flash in RAM that can lose its power and fail, and `lives` of a device with it.
 //!
 //! Items are stored by the `sequential-storage` crate, each sector as a queue of its own; this crate erases sectors itself,
 //! in a ring, reads back what it writes and never writes on in a sector that was open when the power went.
@@ -52,6 +52,8 @@ mod error;
 mod flash;
 mod journal;
 mod layout;
+#[cfg(feature = "simulated")]
+pub mod lives;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 

@@ -13,8 +13,9 @@ use crate::steps::{Steps, output_of};
 use crate::{
     c_interface, digests, estimates, firmware_report, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use flowlet::conformance::CASES;
+use flowlet_journal::lives::{self, Outcome};
 use furuta_robot::simulated::Episode;
 use std::fs;
 use std::path::Path;
@@ -36,10 +37,13 @@ pub struct Options {
 }
 
 /// The programs with a snapshot that every target gives.
-const SNAPSHOTS: [&str; 3] = ["pendulum", "control", "conformance"];
+const SNAPSHOTS: [&str; 4] = ["pendulum", "control", "conformance", "journal"];
 
 /// The program with a snapshot that runs on the chip of a real board alone: what that board's image is made of.
 const RIG: &str = "rig";
+
+/// Lives in the snapshot of the program `journal`.
+const LIVES: u32 = 100;
 
 /// Seeds of the digests beside the usual one, in the long list.
 const LONG_SEEDS: std::ops::Range<u64> = 1..6;
@@ -300,6 +304,11 @@ fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
             vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
         }
         "control" => policy::control_cases(&policy::Bytes::read(&root.join("firmware/policies/furuta.flw"))?)?,
+        "journal" => {
+            let Outcome { states, erases, digest, .. } =
+                lives::live(LIVES, |_, work| work()).map_err(|life| anyhow!("a state was lost before life {life}"))?;
+            vec![format!("states: {states},"), format!("erases: {erases}"), format!("digest: {digest:08x}")]
+        }
         "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),
         RIG => {
             let episode = Episode::run()?;

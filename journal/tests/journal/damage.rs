@@ -184,35 +184,43 @@ fn one_sector_is_dead() {
     }
 }
 
-/// A bit that flips in the sector that is written on may make an item look as if it ended early: nothing is written over
-/// what is there, even on flash that would, so the last state outlives a cut.
+/// A bit that flips in front of the last state, in the sector that is written on, neither hides it nor gets it overwritten,
+/// even by flash that would, when the next commit is cut. Where the older state is stored as what looks erased, which its
+/// mask makes unlikely, it may be hidden, and still nothing is written over it.
 #[test]
 fn a_flipped_bit_before_the_last_state() {
-    const SHORT: usize = 90;
+    const SHORT: usize = 132;
+    // What the first state takes: two chunks and a record, after the word that opens the sector.
+    const FIRST: usize = 8 + 128 + 40 + 40;
     let mut misled = 0;
-    for bit in 0..8 * 150 {
-        for cut in 0..4 {
-            let mut journal = journal(Small::new(bit * 4 + cut));
-            load(&mut journal, SHORT).unwrap();
-            for number in 1..3 {
-                commit(&mut journal, &state(number, SHORT)).unwrap();
+    for (fill, looks_erased) in [(0xff, false), (0xff ^ 0x5a, true)] {
+        let short = |number| if number == 1 { vec![fill; SHORT] } else { state(number, SHORT) };
+        for bit in 8 * 8..8 * FIRST {
+            for cut in 0..4 {
+                let mut journal = journal(Small::new(cut));
+                load(&mut journal, SHORT).unwrap();
+                for number in 1..3 {
+                    commit(&mut journal, &short(number)).unwrap();
+                }
+                let flash = &mut journal.flash().0;
+                flash.bytes_mut()[bit / 8] ^= 1 << (bit % 8);
+                flash.faults.overwriting = true;
+                flash.faults.cut = (cut > 0).then_some(flash.operations() + 3 * cut);
+                let before = flash.bytes()[FIRST..2 * FIRST - 8].to_vec();
+                let last = if commit(&mut journal, &short(3)).is_ok() { 3 } else { 2 };
+                assert_eq!(last == 3, cut == 0);
+                misled += u32::from(cut == 0 && journal.wear().faults > 0);
+                let mut flash = journal.release().0;
+                flash.restart();
+                assert!(flash.bytes()[FIRST..2 * FIRST - 8] == before, "fill {fill} bit {bit} cut {cut}");
+                let found = load(&mut super::damage::journal(flash), SHORT).unwrap();
+                let found = found.map(|(loaded, bytes)| (loaded.generation, bytes));
+                let hidden = looks_erased && last == 2 && found.is_none();
+                assert!(hidden || found == Some((last, short(last))), "fill {fill} bit {bit} cut {cut}");
             }
-            assert_eq!(journal.wear().erases, 1);
-            let flash = &mut journal.flash().0;
-            // Past the word that opens the sector, in the first state.
-            flash.bytes_mut()[8 + bit as usize / 8] ^= 1 << (bit % 8);
-            flash.faults.overwriting = true;
-            flash.faults.cut = (cut > 0).then_some(flash.operations() + 3 * cut);
-            let last = if commit(&mut journal, &state(3, SHORT)).is_ok() { 3 } else { 2 };
-            assert_eq!(last == 3, cut == 0);
-            misled += u32::from(cut == 0 && journal.wear().faults > 0);
-            let mut flash = journal.release().0;
-            flash.restart();
-            let (found, bytes) = load(&mut super::damage::journal(flash), SHORT).unwrap().unwrap();
-            assert!(found.generation == last && bytes == state(last, SHORT), "bit {bit} cut {cut}: {found:?}");
         }
+        assert_eq!(misled > 0, looks_erased);
     }
-    assert!(misled > 0);
 }
 
 /// Flash that is dead altogether is an error and no loop, and the last state is what it was.

@@ -164,3 +164,10 @@ fn a_cut_of_a_large_state() {
         cut.run(0..0);
     }
 }
+
+/// What the program `journal` plays in QEMU, for longer.
+#[test]
+fn a_thousand_lives() {
+    let outcome = flowlet_journal::lives::live(1_000, |_, work| work()).unwrap();
+    assert!(outcome.states > 1_000 && outcome.erases > 2_000, "{outcome:?}");
+}

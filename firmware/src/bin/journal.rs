@@ -30,7 +30,7 @@ fn main() -> ! {
         }
         Err(life) => refuse!("a state was lost before life {=u32}", life),
     }
-    defmt::info!("instructions to load from 3584 bytes: mean {=u64}, max {=u64}", loading.mean(), loading.largest());
+    defmt::info!("instructions of loading: mean {=u64}, max {=u64}", loading.mean(), loading.largest());
     defmt::info!("instructions of a step: mean {=u64}, max {=u64}", stepping.mean(), stepping.largest());
     defmt::info!("stack: {=u32} bytes", stack::used().unwrap_or(u32::MAX));
     finish()

@@ -2,8 +2,9 @@
 //!
 //! * `FLOWLET_BOARD` names a folder of `boards/`; without it the target triple decides. Its `memory.x` goes to the
 //!   linker, its `board.toml` becomes `board.rs` in `OUT_DIR`.
-//! * Every committed artefact `policies/NAME.flw` becomes a file `NAME.rs` of constants in `OUT_DIR`, from which a program
-//!   checks at compile time that the policy fits it, and its bytes beside it. `policies/NAME.local.flw`, which `host-train
+//! * Every committed artefact `policies/NAME.flw`, or `policies/NAME-int8.flw` for a board whose `format` is int8, becomes a
+//!   file `NAME.rs` of constants in `OUT_DIR`, from which a program checks at compile time that the policy fits it, and its
+//!   bytes beside it. `policies/NAME.local.flw`, which `host-train
 //!   export --firmware` writes, goes before the committed one unless `FLOWLET_COMMITTED` is set; `FLOWLET_POLICY`, an
 //!   artefact's path, goes before both, whichever policy a program asks for. A file that is missing, damaged or of a newer
 //!   format ends the build with one sentence. The self-test is left to the device, which is what it tests.
@@ -23,9 +24,12 @@ fn main() {
 
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
-    board(&out)?;
-    policies(&out)
+    let format = board(&out)?;
+    policies(&out, format)
 }
+
+/// What follows the name of a committed artefact, by the number format.
+const FORMATS: [(&str, &str); 2] = [("f32", ""), ("int8", "-int8")];
 
 /// The drivers of src/uart.rs.
 const UARTS: [&str; 4] = ["cmsdk", "nrf51", "ns16550", "stm32"];
@@ -43,7 +47,8 @@ fn default_board(triple: &str) -> Result<&'static str, String> {
     }
 }
 
-fn board(out: &Path) -> Result<(), String> {
+/// Writes what the board's folder says; what follows the names of its artefacts.
+fn board(out: &Path) -> Result<&'static str, String> {
     println!("cargo::rerun-if-env-changed=FLOWLET_BOARD");
     let triple = env::var("TARGET").map_err(|_| "cargo sets no TARGET")?;
     let name = match env::var("FLOWLET_BOARD") {
@@ -96,11 +101,13 @@ fn board(out: &Path) -> Result<(), String> {
     for argument in ["--nmagic", "-Tlink.x", "-Tdefmt.x", &format!("--defsym=flowlet_board_{name}=1")] {
         println!("cargo::rustc-link-arg-bins={argument}");
     }
-    Ok(())
+    let format = facts.get("format").and_then(toml::Value::as_str);
+    let known = FORMATS.into_iter().find(|(name, _)| Some(*name) == format);
+    known.map(|(_, ending)| ending).ok_or(format!("boards/{name}/board.toml: format must be f32 or int8"))
 }
 
 /// Embeds one artefact for each committed one.
-fn policies(out: &Path) -> Result<(), String> {
+fn policies(out: &Path, format: &str) -> Result<(), String> {
     for variable in ["FLOWLET_POLICY", "FLOWLET_COMMITTED"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -112,7 +119,7 @@ fn policies(out: &Path) -> Result<(), String> {
         let path = match &named {
             Some(path) => path.clone(),
             None if local.is_file() && !committed => local,
-            None => PathBuf::from(format!("policies/{name}.flw")),
+            None => PathBuf::from(format!("policies/{name}{format}.flw")),
         };
         policy(out, name, &path)?;
     }

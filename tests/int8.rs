@@ -319,6 +319,16 @@ fn each_part_is_checked_by_name() {
         ShapeError::Narrow
     );
     assert_eq!(QuantisedNet::new(VelocityShape { obs: 0, ..shape }, &OMEGA, &words).unwrap_err(), ShapeError::Empty);
+    // More inputs than the greatest sum has room for, which no artefact has.
+    for wide in [VelocityShape { obs: 1785, ..shape }, VelocityShape { hidden: 1793, ..shape }] {
+        let words = vec![0; QuantisedNet::words_of(&wide)];
+        assert_eq!(QuantisedNet::new(wide, &OMEGA, &words).unwrap_err(), ShapeError::Wide);
+    }
+    let narrow = VelocityShape { hidden: 3, ..shape };
+    let params = vec![0.0; narrow.params()];
+    let refused = quantise(&narrow, &params, &calibration, &mut vec![0; QuantisedNet::words_of(&narrow)]);
+    assert_eq!(refused, Err(QuantiseError::Narrow));
+    let params = Uniform::new(7).floats(shape.params(), 0.5);
     let refusal = |params: &[f32], calibration: &Calibration<'_>| {
         quantise(&shape, params, calibration, &mut vec![0; QuantisedNet::words_of(&shape)]).unwrap_err()
     };

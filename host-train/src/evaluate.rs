@@ -87,6 +87,14 @@ pub fn env_for(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<S
             spec.act()
         )));
     }
+    // As many channels do not make it the same robot.
+    let names = artefact.obs_names().zip(&spec.obs_names).chain(artefact.act_names().zip(&spec.act_names));
+    if let Some((own, other)) = names.into_iter().find(|(own, other)| own != other) {
+        return Err(Error::usage(format!(
+            "the policy is for {}: its channel {own} is {other} in {name}, choose its own environment",
+            artefact.name()
+        )));
+    }
     let period = f64::from(artefact.period_us()) / 1e6;
     let repeat = (period / spec.control_dt).round().max(1.0);
     // The artefact holds whole microseconds, so half of one may be lost.

@@ -21,6 +21,7 @@ pub mod noise;
 pub mod normaliser;
 pub mod policy;
 pub mod profile;
+pub mod quantise;
 pub mod records;
 pub mod replay;
 pub mod report;

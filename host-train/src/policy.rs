@@ -169,6 +169,14 @@ impl ArtefactBytes {
         self.remade((*net.shape(), net.frequencies(), weights(&old)), *old.plan(), true, steps)
     }
 
+    /// The same policy with its velocity network in int8, as the words of `flowlet::net::quantise`. Without a step table, which
+    /// was measured with the other network.
+    pub fn with_words(&self, words: &[u32]) -> Result<Self> {
+        let old = self.artefact()?;
+        let net = old.velocity();
+        self.remade((*net.shape(), net.frequencies(), Weights::Int8(words)), *old.plan(), true, &[])
+    }
+
     /// The same policy with a network that knows no time and is integrated in one Euler step.
     pub fn one_step(&self, net: &VelocityNet, keep_critics: bool) -> Result<Self> {
         let old = self.artefact()?;

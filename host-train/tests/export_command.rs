@@ -1,6 +1,6 @@
 //! `export` from outside: formats by name and by ending, where files go, wrong combinations.
 
-use flowlet::policy::Artefact;
+use flowlet::policy::{Artefact, StepEntry};
 use host_train::policy::ArtefactBytes;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -95,6 +95,116 @@ fn wrong_combinations_are_one_sentence() {
         assert!(said.starts_with("error: ") && said.lines().count() == 1, "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
     }
+}
+
+fn host_train(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_host-train")).args(args).output().unwrap()
+}
+
+#[test]
+fn an_int8_policy_tells_what_it_loses_and_is_a_policy_like_any_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut place, mut again) = (String::new(), String::new());
+    let out = path(folder.path(), "a.flw", &mut place);
+    let quantize = |out: &str, more: &[&str]| {
+        export(&[&[POLICY, "--quantize", "int8", "--out", out, "--episodes", "40"], more].concat())
+    };
+    let told = report(&quantize(out, &["--json"]));
+    assert_eq!(told["number_format"], "int8");
+    let quantized = &told["quantized"];
+    assert_eq!((&quantized["episodes"], quantized["states"].as_u64().unwrap() > 1_000), (&40.into(), true));
+    let number = |key: &str| quantized[key].as_f64().unwrap();
+    assert!((number("return_f32") - number("return_int8") - number("lost")).abs() < 1e-9);
+    // The policy returns some 1,100 more than random actions; int8 is not free, and within 2 % of that.
+    assert!(number("lost_share").abs() < 0.02 && number("lost_ci95") > 0.0, "{quantized}");
+
+    // Like any other, with what it returned itself in its step table.
+    let inspected = report(&host_train(&["inspect", out, "--json"]));
+    assert_eq!((&inspected["number_format"], &inspected["format_version"]), (&"int8".into(), &2.into()));
+    assert!(host_train(&["verify", out]).status.success());
+    let bytes = ArtefactBytes::read(Path::new(out)).unwrap();
+    assert!(bytes.as_slice().len() < 2 * fs::read(POLICY).unwrap().len() / 3);
+    let played = report(&host_train(&["profile", out, "--episodes", "2", "--json"]));
+    assert!(played["rows"][0]["m4f_instructions"].is_null() && played["rows"][0]["return_mean"].is_f64());
+    let rust = path(folder.path(), "a.rs", &mut again);
+    report(&export(&[out, "--out", rust, "--json"]));
+
+    // Deterministic; another seed looks at other states.
+    let first = fs::read(out).unwrap();
+    report(&quantize(out, &["--json"]));
+    assert!(fs::read(out).unwrap() == first);
+    let text = quantize(out, &["--seed", "2"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("% of what f32 returns above random actions"));
+    assert!(fs::read(out).unwrap() != first);
+
+    // Weights rounded to the nearest integer cost this policy more than 2 %.
+    let furuta = POLICY.replace("pendulum", "furuta");
+    let told = report(&export(&[&furuta, "--quantize", "int8", "--out", out, "--json"]));
+    let share = |key: &str| told["quantized"][key].as_f64().unwrap();
+    assert!(share("lost_share") < 0.01 && share("lost_share_ci95") < 0.01, "{told}");
+
+    // A run's policy keeps its name; its table is measured anew.
+    let table = [
+        StepEntry { steps: 1, mean_return: 7e3, half_width: 0.0 },
+        StepEntry { steps: 5, mean_return: 8e3, half_width: 0.0 },
+    ];
+    let with_table = ArtefactBytes::read(Path::new(POLICY)).unwrap().with_step_table(&table).unwrap();
+    fs::write(folder.path().join("policy.flw"), with_table.as_slice()).unwrap();
+    let told =
+        report(&export(&[&folder.path().display().to_string(), "--quantize", "int8", "--episodes", "3", "--json"]));
+    assert_eq!(told["policy"], folder.path().join("policy.int8.flw").display().to_string());
+    let bytes = ArtefactBytes::read(&folder.path().join("policy.int8.flw")).unwrap();
+    let steps: Vec<StepEntry> = bytes.artefact().unwrap().step_table().collect();
+    assert_eq!(steps.iter().map(|e| e.steps).collect::<Vec<_>>(), [1, 5]);
+    assert!(steps.iter().all(|e| e.mean_return < 0.0));
+    assert_eq!(steps[1].mean_return, told["quantized"]["return_int8"].as_f64().unwrap() as f32);
+}
+
+#[test]
+fn what_cannot_be_quantised_is_one_sentence_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let out = at("out.flw");
+    fs::write(at("noise.flw"), [7; 900]).unwrap();
+    let done = export(&[POLICY, "--quantize", "int8", "--out", &at("int8.flw"), "--episodes", "2"]);
+    assert!(done.status.success());
+    let committed = ArtefactBytes::read(Path::new(POLICY)).unwrap();
+    let narrow = narrow(&committed);
+    fs::write(at("narrow.flw"), narrow.as_slice()).unwrap();
+    for (args, code, words) in [
+        (&[POLICY, "--quantize", "int4", "--out", &out][..], 2, ["int4", "int8"]),
+        (&[POLICY, "--quantize", "int8", "--out", &at("a.onnx")], 2, [".onnx", "floats"]),
+        (&[POLICY, "--quantize", "int8", "--format", "safetensors"], 2, [".safetensors", "floats"]),
+        (&[POLICY, "--quantize", "int8", "--out", &out, "--env", "cartpole"], 2, ["cartpole", "its own environment"]),
+        (&[POLICY, "--quantize", "int8", "--out", &out, "--env", "moon"], 2, ["moon", "unknown environment"]),
+        (&[POLICY, "--quantize", "int8", "--out", &out, "--episodes", "1"], 2, ["--episodes", "2"]),
+        (&[POLICY, "--out", &out, "--episodes", "9"], 2, ["--quantize", "--help"]),
+        (&[&at("int8.flw"), "--quantize", "int8", "--out", &out], 2, ["already", "f32"]),
+        (&[&at("none.flw"), "--quantize", "int8", "--out", &out], 2, ["none.flw", "cannot read"]),
+        (&[&at("noise.flw"), "--quantize", "int8", "--out", &out], 1, ["noise.flw", "artefact"]),
+        (&[&at("narrow.flw"), "--quantize", "int8", "--out", &out], 1, ["hidden layers", "4 units"]),
+        (&[&at(""), "--quantize", "int8", "--out", &out], 2, ["policy.flw", "cannot read"]),
+    ] {
+        let output = export(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{said}");
+        assert!(words.iter().all(|word| errors[0].contains(word)), "{args:?}: {said}");
+        assert!(!Path::new(&out).exists());
+    }
+}
+
+/// The policy with a network of three units.
+fn narrow(policy: &ArtefactBytes) -> ArtefactBytes {
+    use host_train::config::{Activation, Trunk};
+    use host_train::nn::hidden::Hidden;
+    use host_train::nn::velocity::{VelocityNet, VelocityShape};
+    use host_train::noise::Noise;
+    let (activation, trunk) = (Activation::Relu, Trunk::Plain);
+    let hidden = Hidden { width: 3, layers: 2, outputs: 1, activation, trunk, layer_norm: false };
+    let shape = VelocityShape { obs: 3, act: 1, hidden, frequencies: Vec::new(), constant: Vec::new() };
+    policy.one_step(&VelocityNet::new(shape, 1.0, 1.0, &mut Noise::new(1, 0)), true).unwrap()
 }
 
 #[test]

@@ -203,6 +203,26 @@ fn wrong_use_is_named() {
         let said = refusal(&hil(&port, args), code);
         assert!(said.contains(words), "{said}");
     }
+    // What is wrong whatever the board is said before anybody is asked: nobody listens on this port. A cart-pole has as many
+    // channels as a furuta pendulum, and is none.
+    let nobody = "tcp:127.0.0.1:1";
+    let nowhere = std::env::temp_dir().join("no such folder").join("file");
+    let nowhere = nowhere.to_str().unwrap();
+    for (args, words) in [
+        (&["--policy", FURUTA, "--env", "cartpole"][..], &["furuta", "arm", "cart_x"][..]),
+        (&["--policy", PENDULUM, "--env", "furuta"], &["3 observations", "5"]),
+        (&["--env", "nowhere"], &["unknown environment"]),
+        (&["--set", "env.nothing=1", "--policy", PENDULUM], &["nothing"]),
+        (&["--record", nowhere], &[nowhere, "folder"]),
+        (&["--read-back", nowhere], &[nowhere, "folder"]),
+        (&["--baud", "0"], &["--baud"]),
+        (&["--episodes", "0"], &["--episodes"]),
+    ] {
+        let said = refusal(&hil(nobody, args), 2);
+        assert!(words.iter().all(|word| said.contains(word)), "{args:?}: {said}");
+    }
+    let said = refusal(&hil(nobody, &[]), 1);
+    assert!(said.contains("cannot connect"), "{said}");
     // Somebody listens there who does not speak the protocol.
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let said = refusal(&hil(&format!("tcp:{}", mute.local_addr().unwrap()), &["--timeout", "5"]), 1);

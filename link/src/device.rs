@@ -5,12 +5,18 @@
 //! policy deciding. Sizes of frames are in types, the rest of the memory is lent ([`Memory`]); policies of any shape
 //! run that fit it. No panics, no allocation. A request is carried out at most once: one that comes again gets the
 //! stored answer.
+//!
+//! Between policy and line stand the [`Supervisor`] and the [`Gate`] that a robot's `Controller` is made of, one period a
+//! decision: an observation that is no number is held over, the third in a row latches, and what is answered is finite and
+//! inside the artefact's range whatever came in. What a controller has beside them is the robot's: limits of rate and jerk,
+//! plausible ranges, the deadline, control periods between decisions. The sizes of [`flowlet::control::Controller`] are in
+//! types, those of an upload are not known before it comes.
 
 use crate::frame::{self, Counters, Header, Receiver, VERSION};
 use crate::message::{self, Action, Begin, Builder, Info, Name, Place, Refusal, Reset, kind};
 use core::fmt::{self, Write};
-use flowlet::control::{Fault, Reason, State, Status};
-use flowlet::policy::{Artefact, Policy, PolicyError, PolicyScratch};
+use flowlet::control::{Fault, Gate, Limits, Reason, State, Status, Supervisor, Tolerance};
+use flowlet::policy::{ActionRange, Artefact, Policy, PolicyError, PolicyScratch};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use zerocopy::IntoBytes;
@@ -81,7 +87,6 @@ impl core::error::Error for Unfit {}
 enum Failure {
     Plain(Refusal),
     Said(Refusal, &'static str),
-    Decision(PolicyError),
     Artefact(Unfit),
 }
 
@@ -89,7 +94,6 @@ impl Failure {
     fn refusal(&self) -> Refusal {
         match self {
             Self::Plain(refusal) | Self::Said(refusal, _) => *refusal,
-            Self::Decision(_) => Refusal::Decision,
             Self::Artefact(Unfit::Room { .. }) => Refusal::Room,
             Self::Artefact(_) => Refusal::Artefact,
         }
@@ -101,7 +105,6 @@ impl fmt::Display for Failure {
         match self {
             Self::Plain(refusal) => refusal.fmt(f),
             Self::Said(_, sentence) => f.write_str(sentence),
-            Self::Decision(error) => error.fmt(f),
             Self::Artefact(unfit) => unfit.fmt(f),
         }
     }
@@ -144,6 +147,7 @@ enum Verdict {
     Execute,
     Repeat,
     Ignore,
+    Foreign,
 }
 
 impl<const FRAME: usize, const WIRE: usize> Talk<FRAME, WIRE> {
@@ -180,16 +184,18 @@ impl<const FRAME: usize, const WIRE: usize> Talk<FRAME, WIRE> {
         if header.kind >= kind::ANSWER {
             return stale(count);
         }
-        if header.version == VERSION && header.kind == kind::HELLO && self.session != Some(header.session) {
+        if header.version != VERSION {
+            return Verdict::Foreign;
+        }
+        if header.kind == kind::HELLO && self.session != Some(header.session) {
             self.session = Some(header.session);
             self.last = header.sequence;
             return Verdict::Execute;
         }
-        if header.version == VERSION && self.session != Some(header.session) {
+        if self.session != Some(header.session) {
             return stale(count);
         }
         match header.sequence.wrapping_sub(self.last) {
-            _ if header.version != VERSION => Verdict::Execute,
             0 => {
                 count.repeated = count.repeated.wrapping_add(1);
                 Verdict::Repeat
@@ -201,6 +207,21 @@ impl<const FRAME: usize, const WIRE: usize> Talk<FRAME, WIRE> {
             }
             _ => stale(count),
         }
+    }
+
+    /// Tells a PC that speaks another version so. The stored answer stays, since its request may come again.
+    fn reject_version(&mut self, port: &mut impl Port, to: Header) {
+        const PAYLOAD: usize = 64;
+        self.counters.refused = self.counters.refused.wrapping_add(1);
+        let (mut payload, mut wire) = ([0; PAYLOAD], [0; frame::wire_len(PAYLOAD)]);
+        let [code, room @ ..] = &mut payload;
+        *code = Refusal::Version as u8;
+        let mut sentence = Sentence(room, 0);
+        let _ = write!(sentence, "{}", Refusal::Version);
+        let length = 1 + sentence.1;
+        let header = Header::new(kind::ERROR, to.session, to.sequence);
+        let written = frame::encode(header, payload.get(..length).unwrap_or_default(), &mut wire).unwrap_or(0);
+        port.write(wire.get(..written).unwrap_or_default());
     }
 
     /// Sends the answer whose payload was written to `self.payload`, and keeps it for a repetition.
@@ -288,9 +309,10 @@ struct Upload {
 struct Episode {
     noise: Xoshiro128PlusPlus,
     reset: Reset,
+    /// Who drives: armed by the reset, what it latches stays until the next one.
+    supervisor: Supervisor,
     /// Number of the period in which the last observation came.
     heard: u32,
-    starved: bool,
     decisions: u32,
     worst: u32,
     total: u64,
@@ -392,14 +414,18 @@ impl Service<'_> {
             let Some((header, payload)) = receiver.push(byte) else { continue };
             match talk.judge(header) {
                 Verdict::Ignore => continue,
+                Verdict::Foreign => {
+                    talk.reject_version(port, header);
+                    continue;
+                }
                 Verdict::Repeat => {
                     talk.repeat(port);
                     continue;
                 }
                 Verdict::Execute => {}
             }
+            let before = episode.as_ref().map(|episode: &Episode| episode.decisions);
             let result = match header.kind {
-                _ if header.version != VERSION => Err(Failure::Plain(Refusal::Version)),
                 kind::OBSERVATION => {
                     starve(&mut episode, port);
                     self.decide(talk, payload, episode.as_mut(), port)
@@ -433,6 +459,7 @@ impl Service<'_> {
             talk.answer(port, header, result);
             if let Some(episode) = &episode
                 && header.kind == kind::OBSERVATION
+                && before != Some(episode.decisions)
                 && episode.reset.telemetry != 0
                 && episode.decisions % episode.reset.telemetry == 0
             {
@@ -475,7 +502,19 @@ impl Service<'_> {
         }
         let heard = port.periods();
         let noise = Xoshiro128PlusPlus::seed_from_u64(reset.seed);
-        Ok(Episode { noise, reset, heard, starved: false, decisions: 0, worst: 0, total: 0 })
+        let no_room = || Failure::Plain(Refusal::Room);
+        let mut supervisor = Supervisor::new(Tolerance::default()).ok_or_else(no_room)?;
+        supervisor.arm().map_err(|_| no_room())?;
+        self.forget();
+        Ok(Episode { noise, reset, supervisor, heard, decisions: 0, worst: 0, total: 0 })
+    }
+
+    /// What would be held, should a sensor fail, is the fallback.
+    fn forget(&mut self) {
+        if let Some((_, action, _)) = carve(&self.policy, self.scratch) {
+            action.fill(f32::NAN);
+            pass(self.policy.artefact(), action);
+        }
     }
 
     fn decide<const FRAME: usize, const WIRE: usize>(
@@ -492,26 +531,29 @@ impl Service<'_> {
         let values = values.ok_or(Failure::Plain(Refusal::Length))?;
         observation.iter_mut().zip(values).for_each(|(place, value)| *place = value);
         episode.heard = port.periods();
-        if episode.starved {
-            let range = self.policy.artefact().range();
-            for ((a, low), high) in action.iter_mut().zip(range.low).zip(range.high) {
-                *a = 0f32.clamp(*low, *high);
+        let bad = observation.iter().position(|value| !value.is_finite());
+        let sample = bad.map_or(Fault::NONE, |channel| Fault::at(Reason::NotFinite, channel));
+        let (mut decided, mut ticks) = (false, 0);
+        if episode.supervisor.begin(false, sample) == State::Running {
+            let act = || self.policy.act(observation, &mut episode.noise, &mut memory, action);
+            let (result, taken) = port.measure(act);
+            ticks = taken;
+            decided = result.is_ok();
+            if decided {
+                episode.decisions = episode.decisions.wrapping_add(1);
+                episode.worst = episode.worst.max(ticks);
+                episode.total = episode.total.wrapping_add(u64::from(ticks));
+            } else {
+                episode.supervisor.raise(Fault::of(Reason::Policy));
             }
-            return Action::write(
-                status(&self.policy, State::Fault, Fault::of(Reason::Missing)),
-                0,
-                action,
-                &mut talk.payload,
-            )
-            .ok_or_else(no_room);
         }
-        let (decided, ticks) = port.measure(|| self.policy.act(observation, &mut episode.noise, &mut memory, action));
-        decided.map_err(Failure::Decision)?;
-        episode.decisions = episode.decisions.wrapping_add(1);
-        episode.worst = episode.worst.max(ticks);
-        episode.total = episode.total.wrapping_add(u64::from(ticks));
-        Action::write(status(&self.policy, State::Running, Fault::NONE), ticks, action, &mut talk.payload)
-            .ok_or_else(no_room)
+        if !episode.supervisor.drives() {
+            action.fill(f32::NAN);
+        }
+        pass(self.policy.artefact(), action);
+        episode.supervisor.end(false, decided);
+        let status = status(&self.policy, &episode.supervisor);
+        Action::write(status, ticks, action, &mut talk.payload).ok_or_else(no_room)
     }
 
     fn begin(&mut self, payload: &[u8]) -> Result<Upload, Failure> {
@@ -571,6 +613,7 @@ impl Service<'_> {
                 if let Some((_, _, mut memory)) = carve(&self.policy, self.scratch) {
                     let _ = self.policy.prepare(&mut memory);
                 }
+                self.forget();
                 Err(Failure::Artefact(unfit))
             }
         }
@@ -589,9 +632,24 @@ impl Service<'_> {
     }
 }
 
-fn status(policy: &Policy<'_>, state: State, fault: Fault) -> Status {
+/// Holds an action to the artefact's range; what is no number becomes the action nearest to zero.
+fn pass(artefact: &Artefact<'_>, action: &mut [f32]) {
+    let ActionRange { low, high, .. } = *artefact.range();
+    for ((a, low), high) in action.iter_mut().zip(low).zip(high) {
+        let fallback = 0f32.clamp(*low, *high);
+        let limits = Limits::new(*low, *high).fallback(fallback).stop(fallback);
+        // The gate takes every range that the format allows.
+        *a = Gate::new(&[limits], artefact.period_us()).map_or(fallback, |mut gate| {
+            let [command] = gate.apply(&[*a]);
+            command
+        });
+    }
+}
+
+fn status(policy: &Policy<'_>, supervisor: &Supervisor) -> Status {
     let steps = u8::try_from(policy.plan().steps).unwrap_or(u8::MAX);
-    Status { state, fault, glitches: 0, late: 0, steps, slack: 0 }
+    let [glitches, late] = supervisor.counts();
+    Status { state: supervisor.state(), fault: supervisor.fault(), glitches, late, steps, slack: 0 }
 }
 
 /// Latches the want of observations once the episode's patience is over.
@@ -600,6 +658,6 @@ fn starve(episode: &mut Option<Episode>, port: &mut impl Port) {
         && episode.reset.patience != 0
         && port.periods().wrapping_sub(episode.heard) >= episode.reset.patience
     {
-        episode.starved = true;
+        episode.supervisor.raise(Fault::of(Reason::Missing));
     }
 }

@@ -244,6 +244,26 @@ mod tests {
         assert_eq!(encode(header, &[7; 300], &mut vec![0; needed]), Some(needed));
     }
 
+    /// A frame that ends with a block of 254 bytes without a zero: other senders end it with an empty block, or do not.
+    #[test]
+    fn a_last_block_of_254_bytes_is_taken_with_and_without_an_empty_one_behind_it() {
+        let header = Header::new(3, 0x0101, 0x0101_0101);
+        let frame = (0..).find_map(|i: u32| {
+            let mut payload = [7; 254 - HEADER - CRC];
+            payload[..2].copy_from_slice(&[1 + (i % 255) as u8, 1 + (i / 255) as u8]);
+            let body = [&header.bytes()[..], &payload].concat();
+            let crc = crc32(&body).to_le_bytes();
+            (!crc.contains(&0)).then(|| [&body[..], &crc].concat())
+        });
+        let frame = frame.unwrap();
+        let payload = frame[HEADER..frame.len() - CRC].to_vec();
+        for end in [&[0][..], &[1, 0]] {
+            let bytes = [&[0xff], &frame[..], end].concat();
+            assert_eq!(all(&mut Receiver::<FRAME>::new(), &bytes), [(header, payload.clone())], "{end:?}");
+        }
+        assert_eq!(wire(header, &payload)[..255], [&[0xff], &frame[..]].concat());
+    }
+
     #[test]
     fn a_frame_with_any_bit_flipped_is_not_accepted_and_the_next_one_is() {
         let header = Header::new(3, 9, 4);

@@ -52,21 +52,19 @@ pub enum Refusal {
     Length = 3,
     /// An observation came before a reset.
     NoEpisode = 4,
-    /// The policy cannot decide: an observation is not finite, say.
-    Decision = 5,
     /// A piece of an upload came out of order, or without a beginning.
-    Order = 6,
+    Order = 5,
     /// The artefact does not fit the board's memory or frames.
-    Room = 7,
+    Room = 6,
     /// The artefact is refused: damaged, of another format, or it fails its self-test.
-    Artefact = 8,
+    Artefact = 7,
 }
 
 impl Refusal {
     /// The refusal with this code.
     pub fn from_code(code: u8) -> Option<Self> {
         use Refusal::*;
-        [Version, Kind, Length, NoEpisode, Decision, Order, Room, Artefact].into_iter().find(|r| *r as u8 == code)
+        [Version, Kind, Length, NoEpisode, Order, Room, Artefact].into_iter().find(|r| *r as u8 == code)
     }
 }
 
@@ -77,7 +75,6 @@ impl fmt::Display for Refusal {
             Self::Kind => "the board does not know this request",
             Self::Length => "the request has the wrong length",
             Self::NoEpisode => "no episode was begun",
-            Self::Decision => "the policy cannot decide",
             Self::Order => "a piece of the upload is out of order",
             Self::Room => "the artefact does not fit the board",
             Self::Artefact => "the artefact is refused",
@@ -469,6 +466,6 @@ mod tests {
                 assert!(refusal.to_string().len() > 10);
             }
         }
-        assert_eq!((1..=8).filter_map(Refusal::from_code).count(), 8);
+        assert_eq!((0..=255).filter_map(Refusal::from_code).count(), 7);
     }
 }

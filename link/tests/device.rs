@@ -459,7 +459,6 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
     w.reset(1);
     let short = w.observe(&[0.0; 2]);
     let odd = w.ask(kind::OBSERVATION, &[0; 13]);
-    let dead = w.observe(&[0.0, f32::NAN, 0.0]);
     let unknown = w.ask(0x55, &[]);
     let reset = w.ask(kind::RESET, &[1, 2, 3]);
     let past = w.ask(kind::READ, &[0xff, 0xff, 0xff, 0xff, 8, 0]);
@@ -475,7 +474,6 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
         (early, Refusal::NoEpisode, "episode"),
         (short, Refusal::Length, "length"),
         (odd, Refusal::Length, "length"),
-        (dead, Refusal::Decision, "channel 1 is not finite"),
         (unknown, Refusal::Kind, "does not know"),
         (reset, Refusal::Length, "length"),
         (newer, Refusal::Version, "version"),
@@ -483,10 +481,95 @@ fn what_cannot_be_carried_out_is_refused_by_name() {
         let (found, said) = refusal(&answers, sequence);
         assert!(found == reason && said.contains(word), "{reason:?}: {said}");
     }
-    // Past the end there is nothing to read; and the refused observation took nothing from the noise.
+    // Past the end there is nothing to read; and the refused observations took nothing from the noise.
     assert_eq!(answers.iter().find(|(h, _)| h.sequence == past).unwrap().1, [0xff; 4]);
     assert!(answers.iter().any(|(h, _)| h.sequence == alive));
     assert_eq!(actions(&answers), decisions(&pendulum(), 1, &observations(1)));
+}
+
+/// A frame of another version between a request and its repetition: the repetition gets the request's answer.
+#[test]
+fn the_stored_answer_outlives_a_frame_of_another_version() {
+    let mut w = Writer::new();
+    w.reset(1);
+    let asked = w.observe(&observations(1)[0]);
+    let mut out = [0; 64];
+    let header = Header { version: VERSION + 1, ..Header::new(kind::HELLO, 0x7777, 5) };
+    let length = encode(header, &[], &mut out).unwrap();
+    w.send(&out[..length]);
+    w.again();
+    w.ask(kind::COUNT, &[]);
+    let answers = w.play(0);
+    let of: Vec<_> = answers.iter().filter(|(h, _)| h.sequence == asked).collect();
+    assert!(of.len() == 2 && of[0] == of[1] && of[0].0.kind == kind::OBSERVATION | kind::ANSWER, "{of:?}");
+    let (header, payload) = answers.iter().find(|(h, _)| h.kind == kind::ERROR).unwrap();
+    assert_eq!((header.version, header.session, header.sequence), (VERSION, 0x7777, 5));
+    assert_eq!(Refusal::from_code(payload[0]), Some(Refusal::Version));
+    assert_eq!(counters(&answers), Counters { frames: 6, repeated: 1, refused: 1, ..Counters::default() });
+}
+
+/// What the answers to observations say: state, reason, channel, action.
+fn told(answers: &[(Header, Vec<u8>)]) -> Vec<(State, Reason, u8, u32)> {
+    let of = |(_, p): &(Header, Vec<u8>)| {
+        let action = Action::read(p).unwrap();
+        let (status, bits) = (action.status, action.values().next().unwrap().to_bits());
+        (status.state, status.fault.reason, status.fault.channel, bits)
+    };
+    answers.iter().filter(|(h, _)| h.kind == kind::OBSERVATION | kind::ANSWER).map(of).collect()
+}
+
+/// Each kind of bad number on each channel at each step, alone and from then on: held over without drawing noise, the third
+/// in a row latches until the next reset, and a refused upload in between does not become an action.
+#[test]
+fn numbers_that_are_none_are_held_over_and_then_latched() {
+    const STEPS: usize = 12;
+    let seen = observations(STEPS);
+    let good = decisions(&pendulum(), 6, &seen);
+    let mut w = Writer::new();
+    let mut expected = Vec::new();
+    let none = Reason::None;
+    for (channel, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+        for at in 0..STEPS {
+            for lasting in [false, true] {
+                w.reset(6);
+                let (mut held, mut decided) = (0, 0);
+                for (i, o) in seen.iter().enumerate() {
+                    let mut o = *o;
+                    if i == at || (lasting && i > at) {
+                        o[channel] = bad;
+                        w.observe(&o);
+                        expected.push(match i - at {
+                            0 | 1 => (State::Holding, none, 0xff, held),
+                            _ => (State::Fault, Reason::NotFinite, channel as u8, 0),
+                        });
+                    } else {
+                        // The noise of the decision that was not made is the next one's.
+                        w.observe(&seen[decided]);
+                        held = good[decided];
+                        decided += 1;
+                        expected.push((State::Running, none, 0xff, held));
+                    }
+                }
+            }
+        }
+    }
+    // A glitch after an upload that was refused: the scratch was another policy's, what is held is the fallback.
+    w.reset(6);
+    w.observe(&seen[0]);
+    let mut wrong = another().get().to_vec();
+    let end = wrong.len() - 4;
+    wrong[end - 4] ^= 1;
+    let crc = frame::crc32(&wrong[..end]).to_le_bytes();
+    wrong[end..].copy_from_slice(&crc);
+    let refused = w.upload(&wrong, frame::crc32(&wrong));
+    w.observe(&[f32::NAN; 3]);
+    w.observe(&seen[1]);
+    for bits in [(State::Running, good[0]), (State::Holding, 0), (State::Running, good[1])] {
+        expected.push((bits.0, none, 0xff, bits.1));
+    }
+    let answers = w.play(wrong.len() + 8);
+    assert_eq!(refusal(&answers, refused).0, Refusal::Artefact);
+    assert_eq!(told(&answers), expected);
 }
 
 /// Random requests with a good CRC, random bytes between them: no panic, and the board still decides as it should.

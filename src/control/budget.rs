@@ -71,8 +71,9 @@ pub enum TimingError {
         needed: u32,
         /// Ticks it has.
         available: u32,
-        /// The largest number of steps that would fit; zero where none does.
-        fits: usize,
+        /// The largest number of steps that would fit, zero where none does; `None` where the costs of several steps do
+        /// not say what one takes, as after a dry run of a menu of one plan.
+        fits: Option<usize>,
     },
 }
 
@@ -97,8 +98,12 @@ impl Budget {
         let needed = costs.of(steps);
         if needed > deadline {
             let room = deadline.saturating_sub(costs.fixed);
-            // A step that costs nothing does not end here unless the fixed part alone is too much.
-            let fits = room.checked_div(costs.per_step).unwrap_or(0) as usize;
+            let fits = match room.checked_div(costs.per_step) {
+                Some(fits) => Some(fits as usize),
+                // What one step takes was measured itself.
+                None if steps <= 1 => Some(0),
+                None => None,
+            };
             return Err(TimingError::Budget { steps, needed, available: deadline, fits });
         }
         Ok(Self { menu, timing })
@@ -125,9 +130,12 @@ impl core::fmt::Display for TimingError {
             Self::Budget { steps, needed, available, fits } => {
                 write!(f, "a decision of {steps} steps takes {needed} timer ticks and has {available}: ")?;
                 match fits {
-                    0 => f.write_str("not even one step fits, use a longer period or a smaller network"),
-                    1 => f.write_str("1 step would fit, export the policy with that"),
-                    _ => write!(f, "{fits} steps would fit, export the policy with so many"),
+                    None => {
+                        f.write_str("give it a menu of two plans, and their dry run tells how many steps would fit")
+                    }
+                    Some(0) => f.write_str("not even one step fits, use a longer period or a smaller network"),
+                    Some(1) => f.write_str("1 step would fit, export the policy with that"),
+                    Some(fits) => write!(f, "{fits} steps would fit, export the policy with so many"),
                 }
             }
         }
@@ -166,18 +174,27 @@ mod tests {
     #[test]
     fn a_period_that_is_too_short_is_refused_with_what_would_fit() {
         let refused = |deadline, costs| Budget::new(MENU, Timing { period: 2000, deadline, costs }).unwrap_err();
-        let error = |fits, available| TimingError::Budget { steps: 5, needed: 1100, available, fits };
+        let error = |fits, available| TimingError::Budget { steps: 5, needed: 1100, available, fits: Some(fits) };
         assert_eq!(refused(1099, COSTS), error(4, 1099));
         assert_eq!(refused(300, COSTS), error(1, 300));
         assert_eq!(refused(299, COSTS), error(0, 299));
         assert_eq!(refused(99, COSTS), error(0, 99));
         assert!(refused(700, COSTS).to_string().contains("3 steps would fit"));
         let heavy = Costs { fixed: 3000, per_step: 0 };
-        assert_eq!(refused(2000, heavy), TimingError::Budget { steps: 5, needed: 3000, available: 2000, fits: 0 });
+        assert_eq!(refused(2000, heavy), TimingError::Budget { steps: 5, needed: 3000, available: 2000, fits: None });
+        // A dry run of one plan knows what that takes, and of its steps only where it has one.
+        let refused_single = |steps| {
+            let costs = Costs::from_runs((steps, 4000), (steps, 4000));
+            let menu = Menu::single(steps);
+            Budget::new(menu, Timing { period: 2000, deadline: 2000, costs }).unwrap_err()
+        };
+        let error = |steps, fits| TimingError::Budget { steps, needed: 4500, available: 2000, fits };
+        assert_eq!((refused_single(1), refused_single(5)), (error(1, Some(0)), error(5, None)));
+        assert!(refused_single(5).to_string().contains("menu of two plans"));
         let endless = Costs { fixed: 1, per_step: u32::MAX };
         assert_eq!(
             refused(2000, endless),
-            TimingError::Budget { steps: 5, needed: u32::MAX, available: 2000, fits: 0 }
+            TimingError::Budget { steps: 5, needed: u32::MAX, available: 2000, fits: Some(0) }
         );
         assert_eq!(refused(0, COSTS), TimingError::Deadline);
         assert_eq!(refused(2001, COSTS), TimingError::Deadline);

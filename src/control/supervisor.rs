@@ -325,24 +325,26 @@ impl Status {
 
 impl core::fmt::Display for Fault {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { reason, channel } = self;
-        match reason {
-            Reason::None => f.write_str("no fault"),
-            Reason::NotFinite => write!(f, "observation channel {channel} is not finite: check that sensor"),
-            Reason::Implausible => {
-                write!(f, "observation channel {channel} left its plausible range: check that sensor")
-            }
-            Reason::Saturated => {
-                write!(f, "the sensor of observation channel {channel} is at the end of its range, or jumped")
-            }
-            Reason::Missing => write!(f, "the sensor of observation channel {channel} does not answer"),
-            Reason::Deadline => f.write_str("the control steps came or ended too late"),
-            Reason::Stop => f.write_str("the emergency stop was pressed"),
-            Reason::SelfTest => f.write_str("the policy's self-test gave other bits than expected"),
-            Reason::Policy => f.write_str("the policy could not decide"),
-            Reason::Watchdog => f.write_str("the watchdog has reset the chip"),
-            Reason::Driver => f.write_str("the motor's driver reports a fault"),
+        // Two halves of a sentence, with the channel between them.
+        let (before, after) = match self.reason {
+            Reason::NotFinite => ("", " is not finite: check that sensor"),
+            Reason::Implausible => ("", " left its plausible range: check that sensor"),
+            Reason::Saturated => ("the sensor of ", " is at the end of its range, or jumped"),
+            Reason::Missing => ("the sensor of ", " does not answer"),
+            Reason::None => return f.write_str("no fault"),
+            Reason::Deadline => return f.write_str("the control steps came or ended too late"),
+            Reason::Stop => return f.write_str("the emergency stop was pressed"),
+            Reason::SelfTest => return f.write_str("the policy's self-test gave other bits than expected"),
+            Reason::Policy => return f.write_str("the policy could not decide"),
+            Reason::Watchdog => return f.write_str("the watchdog has reset the chip"),
+            Reason::Driver => return f.write_str("the motor's driver reports a fault"),
+        };
+        f.write_str(before)?;
+        match self.channel {
+            Self::NOWHERE => f.write_str("an observation channel")?,
+            channel => write!(f, "observation channel {channel}")?,
         }
+        f.write_str(after)
     }
 }
 
@@ -490,6 +492,7 @@ mod tests {
             let bytes = status.to_bytes();
             assert_eq!((usize::from(bytes[1]), Status::from_bytes(&bytes)), (i, Some(status)));
             assert!(fault.to_string().len() > 7);
+            assert!(!Fault::of(reason).to_string().contains("255"), "{}", Fault::of(reason));
         }
         assert_eq!(Status::from_bytes(&[5, 0, 0, 0, 0, 0, 0, 0]), None);
         assert_eq!(Status::from_bytes(&[0, 11, 0, 0, 0, 0, 0, 0]), None);

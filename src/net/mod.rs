@@ -39,6 +39,8 @@ pub enum ShapeError {
     Frequencies,
     /// An int8 network is less than four units wide.
     Narrow,
+    /// A layer of an int8 network has so many inputs that a sum could overflow.
+    Wide,
     /// Something of an int8 network has a value that the format does not allow.
     Value(&'static str),
 }
@@ -51,6 +53,7 @@ impl core::fmt::Display for ShapeError {
                 write!(f, "the network's shape needs {expected} parameters, but {found} were given")
             }
             Self::Narrow => f.write_str("an int8 network needs hidden layers of at least 4 units"),
+            Self::Wide => f.write_str("a layer of an int8 network takes at most 1792 inputs"),
             Self::Value(what) => write!(f, "the network's {what} have a value that the format does not allow"),
             Self::Frequencies => f.write_str("the list of time frequencies differs in length from the network's shape"),
         }

@@ -6,7 +6,7 @@
 //! in double precision.
 
 use super::kernel::int8::{ACTIVATION_MAX, COLUMNS, ROWS, tiles};
-use super::quantised::{BIAS_MAX, KNOT_BITS, KNOTS, QuantisedNet, SLICE, WEIGHT_MAX};
+use super::quantised::{BIAS_MAX, HIDDEN_MIN, KNOT_BITS, KNOTS, QuantisedNet, SLICE, WEIGHT_MAX};
 use super::{Activation, Trunk, VelocityShape, take};
 use crate::math;
 use zerocopy::IntoBytes;
@@ -36,6 +36,8 @@ pub enum QuantiseError {
     Weight,
     /// Weights and activations are too far apart for int8.
     Range,
+    /// The hidden layers are less than four units wide.
+    Narrow,
 }
 
 /// A dense layer in single precision: `w[j * rows + i]` leads from input `j` to output `i`.
@@ -157,6 +159,9 @@ pub fn quantise(
     if shape.is_empty() || params.len() != shape.params() {
         return Err(E::Length("parameters"));
     }
+    if shape.hidden < HIDDEN_MIN {
+        return Err(E::Narrow);
+    }
     if calibration.sums.len() != shape.layers || calibration.outputs.len() != shape.layers {
         return Err(E::Length("calibrations of the layers"));
     }
@@ -222,6 +227,7 @@ impl core::fmt::Display for QuantiseError {
             Self::Length(what) => write!(f, "the {what} do not have the length that the network's shape asks for"),
             Self::Calibration => f.write_str("a magnitude of the calibration is not a number between 2^-40 and 2^40"),
             Self::Weight => f.write_str("a weight is not a number of at most 2^30"),
+            Self::Narrow => f.write_str("int8 needs hidden layers of at least 4 units: keep the network in f32"),
             Self::Range => {
                 f.write_str("the network's weights and activations are too far apart for int8: keep it in f32")
             }

@@ -23,6 +23,9 @@ pub(super) const WEIGHT_MAX: i8 = 127;
 pub(super) const BIAS_MAX: i32 = 1 << 28;
 /// Smallest hidden width: a buffer of `H` words then holds `H` activations in groups of eight.
 pub(super) const HIDDEN_MIN: usize = 4;
+/// Most inputs of a layer, by which no sum overflows: the first layer's at the largest sizes that an artefact has.
+const INPUTS_MAX: usize = 1024 + 256 + 2 * 256;
+const _: () = assert!(INPUTS_MAX as i64 * 8192 * WEIGHT_MAX as i64 + (BIAS_MAX as i64) < 1 << 31);
 /// Inputs of the first layer that are quantised at once, on the stack.
 pub(super) const SLICE: usize = 64;
 /// Intervals of an activation table, each of `2^KNOT_BITS` units, and the entries with the padding to a word.
@@ -126,6 +129,10 @@ impl<'a> QuantisedNet<'a> {
         }
         if shape.hidden < HIDDEN_MIN {
             return Err(ShapeError::Narrow);
+        }
+        let inputs = shape.obs.saturating_add(shape.act).saturating_add(shape.frequencies.saturating_mul(2));
+        if inputs.max(shape.hidden) > INPUTS_MAX {
+            return Err(ShapeError::Wide);
         }
         if frequencies.len() != shape.frequencies {
             return Err(ShapeError::Frequencies);

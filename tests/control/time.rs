@@ -118,7 +118,7 @@ fn a_period_that_the_budget_cannot_meet_is_refused_with_what_would_fit() {
     let mut policy = Timed::with_menu(policy, Menu::new(&[1, 2, 5]).unwrap()).unwrap();
     let slow = Timing { costs: Costs { fixed: 100, per_step: 250 }, ..TIMING };
     let error = Controller::new(&mut policy, &config(slow)).unwrap_err();
-    let expected = TimingError::Budget { steps: 5, needed: 1350, available: 900, fits: 3 };
+    let expected = TimingError::Budget { steps: 5, needed: 1350, available: 900, fits: Some(3) };
     assert_eq!(error, ConfigError::Timing(expected));
     let said = error.to_string();
     assert!(said.contains("3 steps would fit"), "{said}");

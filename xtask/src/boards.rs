@@ -35,6 +35,8 @@ pub struct Board {
     pub timer_hz: u32,
     /// An instruction takes 2^icount_shift ns of virtual time.
     pub icount_shift: u32,
+    /// Number format of the committed policies that are embedded when none is named: f32 or int8.
+    pub format: String,
     /// The serial port: driver, address, interrupt, clock. Only the firmware's build script reads it.
     pub uart: toml::Table,
     /// Memory for hardware in the loop. Only the firmware's build script reads it.

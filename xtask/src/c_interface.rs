@@ -2,7 +2,8 @@
 //!
 //! cbindgen is a library here, so that a fresh machine needs nothing for the header. The program under `capi/example` is
 //! built by Debian's arm-none-eabi-gcc without a C library for the Cortex-M4F, and must print the digest that the host
-//! computes, twice: by the library's own exercise, and by decisions that the C code asked for one by one.
+//! computes, twice: by the library's own exercise, and by decisions that the C code asked for one by one. It does so with the
+//! pendulum's policy in f32 and in int8.
 
 use crate::boards::{self, Board};
 use crate::policy::{Bytes, c_actions};
@@ -93,13 +94,18 @@ pub fn run(root: &Path) -> Result<u8> {
     Ok(0)
 }
 
-/// Builds the firmware in C, runs it on `board` and compares its digests with the host's.
+/// Builds the firmware in C, runs it on `board` and compares its digests with the host's, for each number format.
 pub fn check_program(root: &Path, board: &Board) -> Result<String> {
-    let policy = digests::default_policy(root);
-    let program = build(root, board, &policy)?;
+    let f32 = digests::default_policy(root);
+    let int8 = f32.with_file_name("pendulum-int8.flw");
+    Ok(format!("f32 {}; int8 {}", check(root, board, &f32)?, check(root, board, &int8)?))
+}
+
+fn check(root: &Path, board: &Board, policy: &Path) -> Result<String> {
+    let program = build(root, board, policy)?;
     let (text, code) = qemu::execute_plain(board, &program, Duration::from_secs(120))?;
-    let host = digests::host_row(&policy, 0)?.digest;
-    let actions = c_actions(&Bytes::read(&policy)?)?;
+    let host = digests::host_row(policy, 0)?.digest;
+    let actions = c_actions(&Bytes::read(policy)?)?;
     let sensor = "a sensor that is no number: an observation is NaN or infinite: check that sensor";
     let expected = [
         "self-test: passed".to_string(),
@@ -113,7 +119,7 @@ pub fn check_program(root: &Path, board: &Board) -> Result<String> {
         }
     }
     let stack = text.lines().find(|line| line.starts_with("stack: ")).context("it does not print its stack")?;
-    let artefact = fs::metadata(&policy)?.len();
+    let artefact = fs::metadata(policy)?.len();
     Ok(format!("{} bytes of code, {stack}", elf::sizes(&program)?.flash.saturating_sub(artefact)))
 }
 

@@ -71,16 +71,18 @@ pub fn firmware_target_directory(root: &Path) -> PathBuf {
 /// What a firmware build is built for besides its board.
 #[derive(Debug, Clone, Default)]
 pub struct Firmware {
-    /// The artefact to embed instead of the committed one.
+    /// The artefact to embed instead of the committed one of the board's number format.
     pub policy: Option<PathBuf>,
-    /// For the profile `small`, with these features and no others.
-    pub small: Option<&'static str>,
+    /// These features and no others.
+    pub features: Option<&'static str>,
+    /// By the profile `small`.
+    pub small: bool,
 }
 
 impl Firmware {
     /// The profile's name on the command line and in the target directory.
     fn profile(&self) -> &'static str {
-        if self.small.is_some() { "small" } else { "release" }
+        if self.small { "small" } else { "release" }
     }
 }
 
@@ -88,7 +90,7 @@ impl Firmware {
 pub fn firmware(root: &Path, board: &Board, verb: &str, firmware: &Firmware) -> Command {
     let mut cargo = cargo(&root.join("firmware"));
     cargo.args([verb, "--profile", firmware.profile(), "--target", &board.triple]).env("FLOWLET_BOARD", &board.name);
-    if let Some(features) = firmware.small {
+    if let Some(features) = firmware.features {
         cargo.args(["--no-default-features", "--features", features]);
     }
     if let Some(cpu) = &board.target_cpu {

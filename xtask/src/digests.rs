@@ -15,7 +15,7 @@ use std::time::Duration;
 /// `cargo xtask digests`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// The policy; without it the one that is committed for the firmware
+    /// The policy; without it the committed one of the pendulum in f32
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Seed of the observations and of the noise
@@ -50,14 +50,14 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let boards = boards::select(root, &options.targets)?;
     // The firmware is built in another folder.
     let policy = options.policy.as_ref().map(std::path::absolute).transpose().context("--policy is no path")?;
+    let policy = policy.unwrap_or_else(|| default_policy(root));
     // Read before anything is built: a bad file is the cheapest to find.
-    let host = host_row(&policy.clone().unwrap_or_else(|| default_policy(root)), options.seed)?;
+    let host = host_row(&policy, options.seed)?;
     tools::ensure_targets(root, &boards)?;
     tools::ensure_qemu(&boards)?;
-    let firmware = Firmware { policy, small: None };
     let devices = steps::parallel(&boards, |board| {
         eprintln!("... {}", board.name);
-        device_row(root, board, &firmware, options.seed)
+        device_row(root, board, &policy, options.seed)
     });
     let mut rows = vec![host];
     for row in devices {
@@ -87,9 +87,14 @@ pub fn agree(rows: &[Row]) -> Result<()> {
     Ok(())
 }
 
-/// The policy that is committed for the firmware.
+/// The pendulum's committed policy in f32.
 pub fn default_policy(root: &Path) -> PathBuf {
-    root.join("firmware/policies/pendulum.flw")
+    committed(root, "pendulum")
+}
+
+/// The policy that is committed for the firmware under this name.
+pub fn committed(root: &Path, name: &str) -> PathBuf {
+    root.join("firmware/policies").join(name).with_extension("flw")
 }
 
 /// The digest computed in this process.
@@ -105,8 +110,9 @@ pub fn host_row(path: &Path, seed: u64) -> Result<Row> {
 }
 
 /// The digest computed by the firmware in QEMU.
-pub fn device_row(root: &Path, board: &Board, firmware: &Firmware, seed: u64) -> Result<Row> {
-    let elf = cargo::build_firmware(root, board, "digest", firmware)?;
+pub fn device_row(root: &Path, board: &Board, policy: &Path, seed: u64) -> Result<Row> {
+    let firmware = Firmware { policy: Some(policy.to_path_buf()), ..Firmware::default() };
+    let elf = cargo::build_firmware(root, board, "digest", &firmware)?;
     let outcome = qemu::execute(board, &elf, &[format!("seed={seed}")], LIMIT, |_| ())?;
     if outcome.code != 0 {
         bail!("digest on {}: {}", board.name, outcome.lines.join("\n"));

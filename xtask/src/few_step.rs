@@ -78,7 +78,8 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         let path = root.join(&training.folder).join(REPORT);
         // What failed is missing here, and the document counts the seeds that it is made of.
         let Ok(text) = fs::read_to_string(&path) else { continue };
-        let report = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+        let report: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
+        counted(&report, options.episodes).with_context(|| path.display().to_string())?;
         reports.entry(training.name.as_str()).or_default().push(report);
     }
     let text = block(options, &reports)?;
@@ -121,6 +122,17 @@ fn distil(root: &Path, trainer: &Trainer, trainings: &[Training], episodes: u64,
     failures.into_inner().unwrap_or_default()
 }
 
+/// Refuses a report of another number of episodes than the document tells.
+fn counted(report: &Value, episodes: u64) -> Result<()> {
+    match report["episodes"].as_u64() {
+        Some(found) if found == episodes => Ok(()),
+        found => bail!(
+            "the losses are of {} episodes, not {episodes}: remove the file, or give the --episodes it was made with",
+            found.unwrap_or_default()
+        ),
+    }
+}
+
 fn percent(value: &Value) -> String {
     value.as_f64().map_or("unknown".to_string(), |x| format!("{:.2} %", 100.0 * x))
 }
@@ -135,7 +147,11 @@ struct Losses {
 
 impl Losses {
     fn add(&mut self, row: &Value) -> Result<()> {
-        self.losses.push(row["loss"]["mean"].as_f64().context("a row without a loss")?);
+        self.losses.push(
+            row["loss"]["mean"]
+                .as_f64()
+                .context("a seed has no loss, since its ten steps return no more than random actions")?,
+        );
         self.astray.extend(row["astray"].as_f64());
         self.cpu.extend(row["cpu_seconds"].as_f64());
         Ok(())
@@ -297,6 +313,17 @@ mod tests {
         assert!(text.contains("| pendulum | one plain Euler step | 2 | 4.00 [4.00, 4.00] | 4.00 | - | - |"), "{text}");
         assert!(text.contains("distil 1, mean-velocity 1; astray by itself 0.5 %"), "{text}");
         assert!(text.contains("| pendulum | 0.000 | 100, 100 |"), "{text}");
+    }
+
+    #[test]
+    fn what_the_document_would_misstate_is_refused() {
+        counted(&json!({ "episodes": 200 }), 200).unwrap();
+        let said = counted(&json!({ "episodes": 100 }), 200).unwrap_err().to_string();
+        assert!(said.contains("100 episodes, not 200"), "{said}");
+        let mut untrained = report(0.01, 0.0, "distil");
+        untrained["rows"][3]["loss"]["mean"] = Value::Null;
+        let said = block(&options(), &BTreeMap::from([("pendulum", vec![untrained])])).unwrap_err().to_string();
+        assert!(said.contains("no more than random"), "{said}");
     }
 
     #[test]

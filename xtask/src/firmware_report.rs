@@ -2,7 +2,7 @@
 //! `docs/firmware.md`.
 //!
 //! Two programs are run in QEMU. `chain` passes one vector through a dense chain of ReLU layers, so its row is the kernels
-//! and their epilogue alone. `act` decides a thousand times by a committed policy; its image is the smallest that acts,
+//! and their epilogue alone. `act` decides a thousand times by a committed policy; its image only acts,
 //! and its row is a whole decision: normaliser, noise, network, squashing. QEMU counts instructions, not cycles: what a
 //! figure here is in time, only a board can say. What is said of cycles and of time is called an estimate, with its source.
 
@@ -10,12 +10,12 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::policy::Bytes;
 use crate::qemu::{self, Outcome};
-use crate::{cycles, document, elf, steps, tools};
+use crate::{cycles, digests, document, elf, steps, tools};
 use anyhow::{Context, Result, bail};
 use flowlet::policy::Artefact;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// `cargo xtask firmware-report`.
@@ -180,10 +180,12 @@ fn pass(board: &Board, elf: &Path, network: &str, number: usize, format: &str) -
 
 /// A whole decision of a committed policy.
 fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Row> {
-    let path = policy_path(root, policy);
+    let path = digests::committed(root, policy);
     let artefact = Bytes::read(&path)?;
-    let features = if format == "int8" { "flowlet/int8" } else { "" };
-    let elf = cargo::build_firmware(root, board, "act", &Firmware { policy: Some(path), small: Some(features) })?;
+    // The compiler's int8 code for cores without assembly takes half as many instructions again when it must be small.
+    let (features, small) = if format == "int8" { ("flowlet/int8", false) } else { ("", true) };
+    let options = Firmware { policy: Some(path), features: Some(features), small };
+    let elf = cargo::build_firmware(root, board, "act", &options)?;
     let outcome = executed(board, &elf, &[])?;
     let sizes = elf::sizes(&elf)?;
     Ok(Row {
@@ -200,10 +202,6 @@ fn decision(root: &Path, board: &Board, policy: &str, format: &str) -> Result<Ro
         stack: number_of(&outcome, "stack")?,
         estimated_cycles: None,
     })
-}
-
-fn policy_path(root: &Path, policy: &str) -> PathBuf {
-    root.join("firmware/policies").join(policy).with_extension("flw")
 }
 
 /// The widths of a policy's layers.
@@ -302,8 +300,8 @@ fn markdown(root: &Path, rows: &[Row]) -> Result<String> {
     text += "\n*Code* is the image of the program that measures, which has the kernels of both formats, without any weights. *RAM* is \
              static data, and the stack of a pass with its buffers.\n";
     text += "\n## Decisions\n\nA whole decision of a committed policy: normaliser, noise, network, squashing, self-test passed. *Code* \
-             is the image of the smallest program that acts, its log and its instruction counter included, without the \
-             policy. *RAM* is static data and the high-water mark of the stack, on which the policy's working memory lies.\n\n";
+             is the image of a program that only acts, its log and its instruction counter included, without the policy: \
+             built with no other features, in f32 by the profile `small`, in int8 by `release`. *RAM* is static data and the high-water mark of the stack, on which the policy's working memory lies.\n\n";
     text += &table(rows.iter().filter(|row| row.kind == Kind::Decision));
     text += &estimate_of_time(rows);
     Ok(text)
@@ -405,5 +403,17 @@ mod tests {
         let other = Row { target: "m0".into(), estimated_cycles: None, ..rows[1].clone() };
         let text = markdown(&crate::root(), &[other]).unwrap();
         assert!(!text.contains("kHz") && !text.contains("estimated cycles"), "{text}");
+    }
+
+    /// What is to be measured is there, and of the format that its row will name.
+    #[test]
+    fn the_policies_are_of_their_format_and_the_networks_have_all_widths() {
+        for (policy, format) in POLICIES {
+            let bytes = Bytes::read(&digests::committed(&crate::root(), policy)).unwrap();
+            let found = Artefact::new(bytes.get()).unwrap().velocity().format();
+            assert_eq!(FORMATS[found as usize], format, "{policy}");
+            assert_eq!(network_of(&bytes).unwrap().split('-').count(), 4);
+        }
+        assert!(CHAINS.iter().all(|chain| chain.split('-').count() == 4));
     }
 }

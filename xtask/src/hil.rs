@@ -1,10 +1,11 @@
 //! Hardware in the loop, tested: `host-train hil` at one end, the firmware `hil` in QEMU at the other, its serial port on a
 //! TCP socket between them.
 //!
-//! On every board of `BOARDS` an episode's return must be the host's bit for bit. On the Cortex-M4F there are beside it a
-//! bad line whose counters must add up, uploads that are refused by name while the old policy goes on, one that takes
-//! over, patience that runs out, and garbage: for a bounded number of bytes, or for a minute with `--long`. A program that
-//! does not end in time is stopped and is a failure.
+//! On every board of `BOARDS` an episode's return must be the host's bit for bit, policies of other shapes and of int8 must
+//! decide as on the host, and numbers that are none, on each channel, must be held over and latched. On the Cortex-M4F there
+//! are beside it a bad line whose counters must add up, uploads that are refused by name while the old policy goes on, one
+//! that takes over, patience that runs out, and garbage: for a bounded number of bytes, or for a minute with `--long`. A
+//! program that does not end in time is stopped and is a failure.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
@@ -12,9 +13,11 @@ use crate::policy::{self, Bytes};
 use crate::steps::{Steps, output_of};
 use crate::{digests, qemu, tools};
 use anyhow::{Context, Result, bail, ensure};
+use flowlet::control::{Fault, Reason, State, Status};
 use flowlet::policy::Artefact;
-use flowlet_link::frame::{Header, Receiver, encode, frame_len, wire_len};
-use flowlet_link::message::kind;
+use flowlet_link::frame::{Header, Receiver, crc32, encode, frame_len, wire_len};
+use flowlet_link::message::{Action, Begin, Info, Reset, kind};
+use plants::{Pendulum, Quadrotor2d};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use serde_json::Value;
@@ -79,6 +82,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
             let all = board.name == "m4f";
             let bench = Bench { root, program: &program, served: qemu::serve(board, &elf)? };
             let mut remark = bench.episode(board)?;
+            bench.sensors()?;
             if all {
                 bench.bad_line()?;
                 bench.uploads()?;
@@ -88,6 +92,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
             } else {
                 bench.small_room()?;
             }
+            bench.shapes_and_formats()?;
             let lines = bench.served.lines()?;
             match lines.as_slice() {
                 [policy, waiting] if policy.starts_with("policy: furuta") && waiting.starts_with("waiting") => {
@@ -111,6 +116,63 @@ struct Bench<'a> {
     root: &'a Path,
     program: &'a Path,
     served: qemu::Served,
+}
+
+/// A PC that speaks the protocol over a perfect line: for what no plant would give.
+struct Asker {
+    stream: TcpStream,
+    receiver: Receiver<{ frame_len(4096) }>,
+    session: u16,
+    sequence: u32,
+    payload: usize,
+}
+
+impl Asker {
+    fn connect(port: u16, session: u16) -> Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut asker = Self { stream, receiver: Receiver::new(), session, sequence: 0, payload: 128 };
+        asker.stream.write_all(&[0])?;
+        let info = Info::read(&asker.ask(kind::HELLO, &[])?).context("what is no info")?;
+        asker.payload = info.payload.into();
+        Ok(asker)
+    }
+
+    /// The payload of the answer; an error is one.
+    fn ask(&mut self, asked: u8, payload: &[u8]) -> Result<Vec<u8>> {
+        self.sequence += 1;
+        let header = Header::new(asked, self.session, self.sequence);
+        let mut wire = vec![0; wire_len(payload.len())];
+        let length = encode(header, payload, &mut wire).context("a question does not fit its frame")?;
+        self.stream.write_all(&wire[..length])?;
+        loop {
+            let mut byte = [0];
+            self.stream.read_exact(&mut byte).context("no answer")?;
+            let Some((header, payload)) = self.receiver.push(byte[0]) else { continue };
+            if (header.session, header.sequence) != (self.session, self.sequence) {
+                continue;
+            }
+            ensure!(header.kind == asked | kind::ANSWER, "{asked} is answered: {}", String::from_utf8_lossy(payload));
+            return Ok(payload.to_vec());
+        }
+    }
+
+    fn observe(&mut self, observation: &[f32]) -> Result<(Status, Vec<f32>)> {
+        let payload: Vec<u8> = observation.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let answer = self.ask(kind::OBSERVATION, &payload)?;
+        let action = Action::read(&answer).context("what is no action")?;
+        Ok((action.status, action.values().collect()))
+    }
+
+    fn upload(&mut self, bytes: &[u8]) -> Result<Info> {
+        self.ask(kind::BEGIN, &Begin { length: bytes.len() as u32, crc: crc32(bytes) }.bytes())?;
+        let room = self.payload - 4;
+        for (i, piece) in bytes.chunks(room).enumerate() {
+            self.ask(kind::CHUNK, &[&((i * room) as u32).to_le_bytes()[..], piece].concat())?;
+        }
+        Info::read(&self.ask(kind::COMMIT, &[])?).context("what is no info")
+    }
 }
 
 /// What `host-train hil` said.
@@ -245,9 +307,70 @@ impl Bench<'_> {
         let path = folder.path().join("policy.flw").display().to_string();
         fs::write(&path, vec![0; 1 << 20])?;
         self.refused(&["--policy", &path], "bytes of room for uploads")?;
-        for (env, obs, act) in [("pendulum", 3, 1), ("quadrotor2d", 7, 2), ("pendulum", 3, 1)] {
-            fs::write(&path, policy::untrained(obs, act, 16)?.get())?;
+        let (pendulum, quadrotor) = (&Pendulum::OBS_NAMES[..], &Quadrotor2d::OBS_NAMES[..]);
+        let (torque, thrusts) = (&Pendulum::ACT_NAMES[..], &Quadrotor2d::ACT_NAMES[..]);
+        for (env, obs, act, int8) in [
+            ("pendulum", pendulum, torque, false),
+            ("quadrotor2d", quadrotor, thrusts, true),
+            ("pendulum", pendulum, torque, true),
+        ] {
+            fs::write(&path, policy::untrained(obs, act, 16, int8)?.get())?;
             self.equal(env, &["--policy", &path, "--env", env])?;
+        }
+        Ok(())
+    }
+
+    /// Policies of 17 observations and 6 actions, f32 and int8, each decision with the host's bits.
+    fn shapes_and_formats(&self) -> Result<()> {
+        let names: Vec<String> = (0..17).map(|i| format!("channel_{i}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut asker = Asker::connect(self.served.port, 0x1706)?;
+        for int8 in [false, true] {
+            let policy = policy::untrained(&names, &names[..6], 8, int8)?;
+            let info = asker.upload(policy.get())?;
+            let formats = (info.number_format, info.obs, info.act);
+            ensure!(formats == (u8::from(int8), 17, 6), "the board says {info:?}");
+            let observations: Vec<Vec<f32>> =
+                (0..20u16).map(|i| (0..17u16).map(|j| f32::from(i * 17 + j) / 64.0 - 2.0).collect()).collect();
+            asker.ask(kind::RESET, &Reset { seed: 3, ..Reset::default() }.bytes())?;
+            let expected = policy::decisions(&policy, 3, &observations)?;
+            for (observation, expected) in observations.iter().zip(expected) {
+                let (status, action) = asker.observe(observation)?;
+                let bits: Vec<u32> = action.iter().map(|a| a.to_bits()).collect();
+                ensure!(status.state == State::Running && bits == expected, "int8 {int8}: {status:?} {action:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers that are none: each on each channel at each of ten decisions of the flashed policy, then for good.
+    fn sensors(&self) -> Result<()> {
+        const DECISIONS: usize = 10;
+        let mut asker = Asker::connect(self.served.port, 0x5e45)?;
+        for channel in 0..5u8 {
+            for at in 0..DECISIONS {
+                let bad = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][at % 3];
+                asker.ask(kind::RESET, &Reset { seed: 1, ..Reset::default() }.bytes())?;
+                let mut held = 0.0;
+                for i in 0..at + 4 {
+                    let mut observation = [0.1, -1.0, 0.0, 0.0, 0.5];
+                    if i >= at {
+                        observation[usize::from(channel)] = bad;
+                    }
+                    let (status, action) = asker.observe(&observation)?;
+                    let [volts] = action[..] else { bail!("{} actions", action.len()) };
+                    let fault = Fault::at(Reason::NotFinite, channel.into());
+                    let (state, fault, command) = match i.checked_sub(at) {
+                        None => (State::Running, Fault::NONE, volts),
+                        Some(0 | 1) => (State::Holding, Fault::NONE, held),
+                        Some(_) => (State::Fault, fault, 0.0),
+                    };
+                    let found = (status.state, status.fault, volts.to_bits());
+                    let said = || format!("{bad} on channel {channel} from {at} on, at {i}: {status:?}, {volts} V");
+                    ensure!(found == (state, fault, command.to_bits()) && volts.abs() <= 10.0, said());
+                    held = volts;
+                }
+            }
         }
         Ok(())
     }

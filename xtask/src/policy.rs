@@ -1,11 +1,11 @@
 //! Policies on the host: what the firmware does, done here, and untrained policies for the tests.
 
 use crate::scenario;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use flowlet::control::LentPolicy;
 use flowlet::flow::{Plan, Schedule, Solver, Source};
 use flowlet::math::Digest;
-use flowlet::net::{Activation, Trunk, VelocityShape};
+use flowlet::net::{Activation, Calibration, QuantisedNet, Trunk, VelocityShape, quantise};
 use flowlet::policy::{Artefact, Manifest, Policy, PolicyScratch, Squash, Weights, action_digest};
 use plants::Pendulum;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -97,6 +97,21 @@ pub fn c_actions(bytes: &Bytes) -> Result<u64> {
     Ok(digest.finish())
 }
 
+/// The bits of the actions that a policy decides on these observations with the noise of `seed`.
+pub fn decisions(bytes: &Bytes, seed: u64, observations: &[Vec<f32>]) -> Result<Vec<Vec<u32>>> {
+    let policy = load(bytes)?;
+    let shape = policy.artefact().velocity().shape();
+    let mut memory = vec![0.0; PolicyScratch::len(shape, policy.plan())];
+    let mut scratch = prepared(&policy, &mut memory)?;
+    let mut noise = Xoshiro128PlusPlus::seed_from_u64(seed);
+    let mut decide = |observation: &Vec<f32>| {
+        let mut action = vec![0.0; shape.act];
+        policy.act(observation, &mut noise, &mut scratch, &mut action)?;
+        Ok(action.iter().map(|a| a.to_bits()).collect())
+    };
+    observations.iter().map(&mut decide).collect()
+}
+
 /// The lines that the firmware's `control` logs for its cases.
 pub fn control_cases(bytes: &Bytes) -> Result<Vec<String>> {
     let policy = load(bytes)?;
@@ -125,8 +140,10 @@ fn prepared<'m>(policy: &Policy<'_>, memory: &'m mut [f32]) -> Result<PolicyScra
     Ok(scratch)
 }
 
-/// An untrained policy of the given sizes, for tests: 20 Hz, five Euler steps, random weights.
-pub fn untrained(obs: usize, act: usize, hidden: usize) -> Result<Bytes> {
+/// An untrained policy of the given channels and width, for tests: 20 Hz, five Euler steps, random weights, as f32 or as
+/// int8.
+pub fn untrained(obs_names: &[&str], act_names: &[&str], hidden: usize, int8: bool) -> Result<Bytes> {
+    let (obs, act) = (obs_names.len(), act_names.len());
     let frequencies = [1.0, 2.0, 4.0, 8.0].map(|f: f32| f * std::f32::consts::FRAC_PI_2);
     let shape = VelocityShape {
         obs,
@@ -142,19 +159,20 @@ pub fn untrained(obs: usize, act: usize, hidden: usize) -> Result<Bytes> {
     let width = (3.0 / hidden as f32).sqrt();
     let params: Vec<f32> =
         (0..shape.params()).map(|_| width * flowlet::math::symmetric_uniform(rng.next_u32())).collect();
-    let names: Vec<String> = (0..obs.max(act)).map(|i| format!("channel_{i}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut words = vec![0; QuantisedNet::words_of(&shape)];
+    let calibration = Calibration { input: 6.0, sums: &[8.0; 2], outputs: &[8.0; 2] };
+    quantise(&shape, &params, &calibration, &mut words).map_err(|error| anyhow!("cannot quantise: {error:?}"))?;
     let manifest = Manifest {
         name: "untrained",
         period_us: 50_000,
         shape,
         frequencies: &frequencies,
-        weights: Weights::F32(&params),
+        weights: if int8 { Weights::Int8(&words) } else { Weights::F32(&params) },
         plan,
         source: Source::Gaussian,
         schedule: Schedule::Linear,
-        obs_names: &names[..obs],
-        act_names: &names[..act],
+        obs_names,
+        act_names,
         obs_mean: &vec![0.0; obs],
         obs_scale: &vec![1.0; obs],
         obs_clip: 10.0,
@@ -195,14 +213,14 @@ mod tests {
 
     #[test]
     fn digests_depend_on_the_seed_and_on_nothing_else() {
-        let policy = untrained(3, 1, 16).unwrap();
+        let policy = untrained(&["a", "b", "c"], &["u"], 16, false).unwrap();
         assert_eq!(digest(&policy, 1).unwrap(), digest(&policy.clone(), 1).unwrap());
         assert_ne!(digest(&policy, 1).unwrap(), digest(&policy, 2).unwrap());
     }
 
     #[test]
     fn resealing_an_artefact_changes_nothing_and_a_damaged_one_passes_its_checksum() {
-        let mut policy = untrained(2, 1, 8).unwrap();
+        let mut policy = untrained(&["a", "b"], &["u"], 8, false).unwrap();
         let before = policy.get().to_vec();
         reseal(&mut policy);
         assert_eq!(policy.get(), before);

@@ -6,7 +6,7 @@
 
 use crate::boards::Board;
 use crate::cargo::{self, Firmware};
-use crate::cost::{COUNTS, Decision, ERROR, ERROR_RELU, INSTRUCTIONS, NAMES, STACK_BYTES, VIEW_BYTES};
+use crate::cost::{COUNTS, Decision, ERROR, INSTRUCTIONS, NAMES, STACK_BYTES, VIEW_BYTES};
 use crate::policy::Bytes;
 use crate::{boards, digests, qemu, steps, tools};
 use anyhow::{Context, Result, bail};
@@ -58,13 +58,13 @@ impl Measured {
     }
 
     fn check(&self) -> Result<f64> {
-        let (error, most) = (self.error(&INSTRUCTIONS), if self.decision.is_relu() { ERROR_RELU } else { ERROR });
-        if error.abs() > most {
+        let error = self.error(&INSTRUCTIONS);
+        if error.abs() > ERROR {
             bail!(
                 "the cost model is off by {:.1} %, more than {:.0} %, where {} instructions were counted for {:?}: type \
                  `cargo xtask profile-fit` and put the constants it prints into host-train/src/profile/cost.rs",
                 100.0 * error,
-                100.0 * most,
+                100.0 * ERROR,
                 self.instructions,
                 self.decision
             );
@@ -101,21 +101,19 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let fitted = least_squares(&fit).context("the counts of the policies are not independent")?;
     println!("instructions on {} ({}) in QEMU:", board.name, board.description);
     for (name, each) in NAMES.iter().zip(fitted) {
-        println!("  {each:>8.1}  {name}");
+        println!("  {each:>8.2}  {name}");
     }
-    let rounded: Vec<String> = fitted.iter().map(|each| format!("{each:.1}")).collect();
+    let rounded: Vec<String> = fitted.iter().map(|each| format!("{each:.2}")).collect();
     println!("pub const INSTRUCTIONS: [f64; COUNTS] = [{}];", rounded.join(", "));
     let mut report = Vec::new();
     for (name, constants) in [("fitted now", &fitted), ("in host-train/src/profile/cost.rs", &INSTRUCTIONS)] {
         for (which, all) in [("in the fit", &fit), ("held out", &held_out)] {
-            let (worst, relu) = (worst(all, constants, false), worst(all, constants, true));
+            let worst = worst(all, constants);
             println!(
-                "constants {name}: error over {} policies {which} {:.1} % (root mean square), {:.1} % at most, {:.1} % where \
-                 all is ReLU",
+                "constants {name}: error over {} policies {which} {:.1} % (root mean square), {:.1} % at most",
                 all.len(),
                 100.0 * rms(all, constants),
-                100.0 * worst,
-                100.0 * relu
+                100.0 * worst
             );
             report.push(serde_json::json!({
                 "constants": name,
@@ -123,7 +121,6 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
                 "n": all.len(),
                 "rms": rms(all, constants),
                 "worst": worst,
-                "worst_relu": relu,
             }));
         }
     }
@@ -150,7 +147,7 @@ pub fn check(root: &Path, board: &Board) -> Result<String> {
     let artefact = Artefact::new(bytes.get())?;
     let decision =
         Decision { shape: *artefact.velocity().shape(), plan: *artefact.plan(), critics: None, particles: 1 };
-    let counted = digests::device_row(root, board, &Firmware::default(), 0)?.instructions_per_decision;
+    let counted = digests::device_row(root, board, &path, 0)?.instructions_per_decision;
     let instructions = counted.context("the board counts no instructions")? as f64;
     let committed = Measured { decision, instructions, stack: 0, view: VIEW_BYTES }.check()?;
     let elf = build(root, board)?;
@@ -171,9 +168,8 @@ pub fn check(root: &Path, board: &Board) -> Result<String> {
     ))
 }
 
-fn worst(all: &[Measured], constants: &[f64; COUNTS], relu: bool) -> f64 {
-    let of_kind = all.iter().filter(|one| !relu || one.decision.is_relu());
-    of_kind.map(|one| one.error(constants).abs()).fold(0.0, f64::max)
+fn worst(all: &[Measured], constants: &[f64; COUNTS]) -> f64 {
+    all.iter().map(|one| one.error(constants).abs()).fold(0.0, f64::max)
 }
 
 fn rms(all: &[Measured], constants: &[f64; COUNTS]) -> f64 {

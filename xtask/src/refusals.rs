@@ -59,7 +59,7 @@ fn newer(good: &Bytes) -> Result<Option<Bytes>> {
 }
 
 fn of_another_plant(_: &Bytes) -> Result<Option<Bytes>> {
-    policy::untrained(2, 1, 16).map(Some)
+    policy::untrained(&["channel_0", "channel_1"], &["channel_0"], 16, false).map(Some)
 }
 
 fn refused_by_build(root: &Path, board: &Board, damage: Damage, sentence: &str) -> Result<String> {
@@ -68,7 +68,7 @@ fn refused_by_build(root: &Path, board: &Board, damage: Damage, sentence: &str) 
     if let Some(bad) = damage(&Bytes::read(&digests::default_policy(root))?)? {
         fs::write(&path, bad.get()).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    match cargo::build_firmware(root, board, "pendulum", &Firmware { policy: Some(path), small: None }) {
+    match cargo::build_firmware(root, board, "pendulum", &Firmware { policy: Some(path), ..Firmware::default() }) {
         Ok(_) => bail!("the build accepts it"),
         Err(error) => {
             let said = format!("{error:#}");
@@ -91,7 +91,7 @@ fn refused_at_boot(root: &Path, board: &Board) -> Result<String> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let path = folder.path().join("bad.flw");
     fs::write(&path, bad.get()).with_context(|| format!("cannot write {}", path.display()))?;
-    let elf = cargo::build_firmware(root, board, "pendulum", &Firmware { policy: Some(path), small: None })?;
+    let elf = cargo::build_firmware(root, board, "pendulum", &Firmware { policy: Some(path), ..Firmware::default() })?;
     let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(120), |_| ())?;
     match outcome.lines.as_slice() {
         [line] if outcome.code == 1 && line.contains("motor not driven") && line.contains("self-test") => {

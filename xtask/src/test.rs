@@ -36,14 +36,18 @@ pub struct Options {
     bless: bool,
 }
 
-/// The programs with a snapshot that every target gives.
-const SNAPSHOTS: [&str; 4] = ["pendulum", "control", "conformance", "journal"];
+/// The programs with a snapshot that every target gives, and the policy that they embed for it.
+const SNAPSHOTS: [(&str, Option<&str>); 4] =
+    [("pendulum", Some("pendulum")), ("control", Some("furuta")), ("conformance", None), ("journal", None)];
 
 /// The program with a snapshot that runs on the chip of a real board alone: what that board's image is made of.
 const RIG: &str = "rig";
 
 /// Lives in the snapshot of the program `journal`.
 const LIVES: u32 = 100;
+
+/// The policies whose digests every target gives, one of each number format.
+const DIGESTS: [&str; 2] = ["pendulum", "pendulum-int8"];
 
 /// Seeds of the digests beside the usual one, in the long list.
 const LONG_SEEDS: std::ops::Range<u64> = 1..6;
@@ -102,7 +106,9 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     hil::steps(&mut steps, root, &boards, options.long);
     let seeds = if options.long { 0..LONG_SEEDS.end } else { 0..1 };
     for seed in seeds {
-        digests_agree(&mut steps, root, &boards, seed);
+        for policy in DIGESTS {
+            digests_agree(&mut steps, root, &boards, policy, seed);
+        }
     }
     Ok(steps.finish())
 }
@@ -123,7 +129,7 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
         silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(PROFILE).args(DENY))
     });
     for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
-        steps.step(&format!("clippy of flowlet, plants and the firmware for {}", board.triple), || {
+        steps.step(&format!("clippy of flowlet, plants, journal and the firmware for {}", board.triple), || {
             let mut clippy = cargo::firmware(root, board, "clippy", &Firmware::default());
             clippy.args([
                 "--package",
@@ -132,6 +138,8 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
                 "flowlet",
                 "--package",
                 "flowlet-link",
+                "--package",
+                "flowlet-journal",
                 "--package",
                 "plants",
             ]);
@@ -147,21 +155,13 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     ] {
         steps.step(name, || silent(cargo::cargo(root).args(["build", "--package", "flowlet"]).args(arguments)));
     }
-    for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
-        steps.step(&format!("clippy of the journal for {}", board.triple), || {
-            let mut clippy = cargo::cargo(root);
-            clippy.args([
-                "clippy",
-                "--package",
-                "flowlet-journal",
-                "--features",
-                "simulated",
-                "--target",
-                &board.triple,
-            ]);
-            silent(clippy.args(DENY))
-        });
-    }
+    // A Cortex-M33 without a floating-point unit: the assembler knows the DSP extension from nothing but its own piece.
+    steps.step("flowlet builds for a Cortex-M33 in soft float", || {
+        const TRIPLE: &str = "thumbv8m.main-none-eabi";
+        tools::ensure_triples(root, [TRIPLE].into_iter())?;
+        let flags = format!("target.{TRIPLE}.rustflags=['-C', 'target-cpu=cortex-m33']");
+        silent(cargo::cargo(root).args(["build", "--package", "flowlet", "--target", TRIPLE, "--config", &flags]))
+    });
 }
 
 fn images(steps: &mut Steps, root: &Path) {
@@ -179,6 +179,11 @@ fn images(steps: &mut Steps, root: &Path) {
 fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
     steps.step("host tests", || counted(tests(root).arg("--all-targets")));
     steps.step("doc tests", || counted(tests(root).arg("--doc")));
+    steps.step("the images' robot with the int8 policy", || {
+        let mut robot = cargo::cargo(root);
+        robot.args(["test", "--package", "furuta-robot", "--features", "int8,simulated"]).args(PROFILE);
+        counted(&mut robot)
+    });
     if long {
         steps.step("long host tests and Python peers", || {
             counted(tests(root).args(["--all-targets", "--", "--ignored"]).env(INTERPRETER, python::test_venv(root)?))
@@ -263,16 +268,23 @@ fn snapshots(steps: &mut Steps, root: &Path, boards: &[Board], bless: bool) {
         one_snapshot(steps, root, program, boards, source);
     }
     match boards::find(root, boards::CHIP) {
-        Ok(chip) => one_snapshot(steps, root, RIG, std::slice::from_ref(&chip), Some(&chip).filter(|_| bless)),
+        Ok(chip) => one_snapshot(steps, root, (RIG, None), std::slice::from_ref(&chip), Some(&chip).filter(|_| bless)),
         Err(error) => steps.step(RIG, || Err(error)),
     }
 }
 
 /// Compares the log of `program` on every board with its snapshot, which `source` has written before if there is one.
-fn one_snapshot(steps: &mut Steps, root: &Path, program: &str, boards: &[Board], source: Option<&Board>) {
+fn one_snapshot(
+    steps: &mut Steps,
+    root: &Path,
+    (program, policy): (&str, Option<&str>),
+    boards: &[Board],
+    source: Option<&Board>,
+) {
     let path = root.join("firmware/src/bin").join(program).with_extension("out");
+    let firmware = Firmware { policy: policy.map(|name| digests::committed(root, name)), ..Firmware::default() };
     let lines_on = |board: &Board| -> Result<Vec<String>> {
-        let elf = cargo::build_firmware(root, board, program, &Firmware::default())?;
+        let elf = cargo::build_firmware(root, board, program, &firmware)?;
         let outcome = qemu::execute(board, &elf, &[], Duration::from_secs(600), |_| ())?;
         if outcome.code != 0 {
             bail!("{program} ended with exit code {}:\n{}", outcome.code, outcome.lines.join("\n"));
@@ -303,12 +315,12 @@ fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
             let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
             vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
         }
-        "control" => policy::control_cases(&policy::Bytes::read(&root.join("firmware/policies/furuta.flw"))?)?,
         "journal" => {
             let Outcome { states, erases, digest, .. } =
                 lives::live(LIVES, |_, work| work()).map_err(|life| anyhow!("a state was lost before life {life}"))?;
             vec![format!("states: {states},"), format!("erases: {erases}"), format!("digest: {digest:08x}")]
         }
+        "control" => policy::control_cases(&policy::Bytes::read(&digests::committed(root, "furuta"))?)?,
         "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),
         RIG => {
             let episode = Episode::run()?;
@@ -325,18 +337,20 @@ fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
     Ok(format!("{} lines agree", lines.len()))
 }
 
-fn digests_agree(steps: &mut Steps, root: &Path, boards: &[Board], seed: u64) {
+fn digests_agree(steps: &mut Steps, root: &Path, boards: &[Board], policy: &str, seed: u64) {
     let mut rows = Vec::new();
-    let host = digests::host_row(&digests::default_policy(root), seed);
-    steps.step(&format!("digest of seed {seed} on host"), || {
+    let path = digests::committed(root, policy);
+    let what = format!("digest of {policy}, seed {seed},");
+    let host = digests::host_row(&path, seed);
+    steps.step(&format!("{what} on host"), || {
         rows.push(host?);
         Ok(rows[0].digest.clone())
     });
     steps.parallel(
         boards,
-        |board| format!("digest of seed {seed} on {}", board.name),
+        |board| format!("{what} on {}", board.name),
         |board| {
-            let row = digests::device_row(root, board, &Firmware::default(), seed)?;
+            let row = digests::device_row(root, board, &path, seed)?;
             let mut both = rows.clone();
             both.push(row.clone());
             digests::agree(&both)?;

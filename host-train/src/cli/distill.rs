@@ -45,6 +45,9 @@ pub(super) fn run(args: &DistillArgs, output: Output) -> Result<()> {
     output.line(&format!("{:<24} {:>20} {:>18} {:>8} {:>6}", "policy", "return", "loss", "astray", "CPU-s"));
     outcome.rows.iter().for_each(|row| output.line(&line(row)));
     let kept = &outcome.rows[outcome.kept];
+    if kept.loss.mean.is_nan() {
+        output.line("ten steps return no more than random actions, so there is nothing to lose: train the run longer");
+    }
     output.line(&format!(
         "loss: 0 is ten Euler steps, 100 % is random actions, +- 95 % interval; astray: actions that the flow never takes \
          (its own: {:.1} %)",
@@ -68,7 +71,11 @@ fn line(row: &Row) -> String {
         "{:<24} {:>20} {:>18} {:>8} {:>6}",
         row.name,
         format!("{:.1} +- {:.1}", returns.mean, returns.ci95),
-        format!("{} +- {:.1}", percent(row.loss.mean), 100.0 * row.loss.ci95),
+        if row.loss.mean.is_nan() {
+            "-".to_string()
+        } else {
+            format!("{} +- {:.1}", percent(row.loss.mean), 100.0 * row.loss.ci95)
+        },
         row.stray.map_or_else(|| "-".to_string(), percent),
         if row.validation.is_some() { format!("{:.1}", row.cpu_seconds) } else { "-".to_string() }
     )

@@ -1,16 +1,18 @@
 //! `export`: a policy with another plan, without its critic, in another format, or into the folder the firmware is built
-//! from.
+//! from; also its network in int8, with the return that this costs.
 //!
 //! The self-test vector is computed anew for the new plan. Written beside and renamed. The firmware prefers the exported
 //! `pendulum.local.flw` to the committed `pendulum.flw`, which its tests stay with. `docs/export.md` describes the formats.
 
-use super::{ExportArgs, Output};
+use super::{ExportArgs, Output, Quantisation, interrupt_flag, note, trained_physics};
+use crate::evaluate::env_for;
 use crate::export::{Format, onnx, rust_source, tensors};
 use crate::policy::ArtefactBytes;
+use crate::quantise::{self, Options, Outcome};
 use crate::run::write_atomic;
 use crate::{Error, Result};
 use flowlet::flow::{Plan, Solver};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The environment that the firmware has a program for, and the program's name.
@@ -36,6 +38,8 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
     // The firmware samples; the critic would only take its flash.
     let revised = bytes.revised(plan, !(args.without_critic || args.firmware))?;
     let path = place(args, &source, format, artefact.name())?;
+    let outcome = args.quantize.map(|to| quantised(args, to, &source, &revised)).transpose()?;
+    let revised = outcome.as_ref().map_or(&revised, |outcome| &outcome.policy);
     let view = revised.artefact()?;
     let part = (format == Format::Onnx).then(|| args.onnx_part.unwrap_or(onnx::Part::Policy));
     let file = match format {
@@ -52,13 +56,17 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
         None => &format!("{critics} critics"),
     };
     output.line(&format!(
-        "{}: {}, {} {} steps, {held}, {} bytes",
+        "{}: {}, {}, {} {} steps, {held}, {} bytes",
         path.display(),
         artefact.name(),
+        view.velocity().format().name(),
         plan.steps,
         plan.solver.name(),
         file.len()
     ));
+    if let Some(outcome) = &outcome {
+        tell(outcome, output);
+    }
     if args.firmware {
         output.line(&format!("next: (cd firmware && cargo run --release --bin {PROGRAM})"));
     }
@@ -71,8 +79,49 @@ pub(super) fn run(args: &ExportArgs, output: Output) -> Result<()> {
         "steps": plan.steps,
         "solver": plan.solver.name(),
         "critics": if part.is_some() { 0 } else { critics },
+        "number_format": view.velocity().format().name(),
+        "quantized": outcome.as_ref().map(object),
     }));
     Ok(())
+}
+
+/// The policy with its network in int8, compared with itself in f32.
+fn quantised(args: &ExportArgs, to: Quantisation, source: &Path, policy: &ArtefactBytes) -> Result<Outcome> {
+    let Quantisation::Int8 = to;
+    let artefact = policy.artefact()?;
+    let name = args.env.as_deref().unwrap_or(artefact.name());
+    let mut env = env_for(&artefact, Some(name), &trained_physics(source, name)?)?;
+    let options = Options { episodes: args.episodes.map_or(100, |n| n as usize), seed: args.seed.unwrap_or(1) };
+    let stop = interrupt_flag()?;
+    quantise::quantise(policy, &mut env, options, &stop, &mut |text| note(text))
+}
+
+fn tell(outcome: &Outcome, output: Output) {
+    let (single, int8) = (outcome.single.plain(), outcome.int8.plain());
+    let share = outcome.share.map_or_else(
+        || "f32 returns no more than random actions, so this says little".to_string(),
+        |share| {
+            format!("{:.2} +- {:.2} % of what f32 returns above random actions", 100.0 * share.mean, 100.0 * share.ci95)
+        },
+    );
+    output.line(&format!(
+        "return of f32 {:.1}, of int8 {:.1}; lost {:.2} +- {:.2} ({share}); {} paired episodes, single samples, calibrated at {} \
+         states of other episodes",
+        single.mean, int8.mean, outcome.lost.mean, outcome.lost.ci95, single.n, outcome.states
+    ));
+}
+
+fn object(outcome: &Outcome) -> Value {
+    json!({
+        "episodes": outcome.lost.n,
+        "states": outcome.states,
+        "return_f32": outcome.single.plain().mean,
+        "return_int8": outcome.int8.plain().mean,
+        "lost": outcome.lost.mean,
+        "lost_ci95": outcome.lost.ci95,
+        "lost_share": outcome.share.map(|share| share.mean),
+        "lost_share_ci95": outcome.share.map(|share| share.ci95),
+    })
 }
 
 /// The format that was asked for, by name or by the ending of `--out`.
@@ -94,6 +143,12 @@ fn format(args: &ExportArgs) -> Result<Format> {
             "--firmware takes the .flw format only: leave --format out, or give --out FILE instead",
         ));
     }
+    if args.quantize.is_some() && !matches!(format, Format::Flw | Format::Rust) {
+        return Err(Error::usage(format!(
+            "a .{} file holds floats: --quantize goes with the formats flw and rust",
+            format.ending()
+        )));
+    }
     if args.onnx_part.is_some() && format != Format::Onnx {
         return Err(Error::usage("--onnx-part belongs to ONNX: add --format onnx or let --out end in .onnx"));
     }
@@ -109,6 +164,7 @@ fn place(args: &ExportArgs, source: &Path, format: Format, env: &str) -> Result<
         (None, true) => Err(Error::usage(format!(
             "the firmware has no program for {env:?}, only for {PROGRAM}: export with --out FILE for a program of your own"
         ))),
+        (None, false) if format == Format::Flw && args.quantize.is_some() => Ok(source.with_extension("int8.flw")),
         (None, false) if format == Format::Flw => Err(Error::usage(
             "say where the policy goes: --out FILE, --firmware for the firmware's folder, or another --format beside it",
         )),

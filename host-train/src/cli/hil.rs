@@ -5,6 +5,7 @@
 
 use super::eval::assignment;
 use super::{HilArgs, Output, note};
+use crate::env;
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
 use crate::hil::faults::{Faulty, Rates};
 use crate::hil::{Board, BoardPlayer, line};
@@ -13,6 +14,7 @@ use crate::run::write_atomic;
 use crate::stats::Summary;
 use crate::transitions;
 use crate::{Error, Result};
+use flowlet::control::Reason;
 use flowlet_link::frame::{Counters, crc32};
 use flowlet_link::message::{Info, Place, Reset};
 use serde_json::{Value, json};
@@ -31,6 +33,17 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         })?)),
         None => None,
     };
+    for path in [&args.record, &args.read_back].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
+            return Err(Error::usage(format!("cannot write {}: give a file in a folder that exists", path.display())));
+        }
+    }
+    // What can be said without a board is said before the board gets anything.
+    match uploaded.as_ref().map(|bytes| bytes.artefact()) {
+        Some(Ok(artefact)) => drop(env_for(&artefact, args.env.as_deref(), &physics)?),
+        _ => drop(args.env.as_deref().map(|name| env::make(name, &physics)).transpose()?),
+    }
     let line = Faulty::new(line::open(&args.port, args.baud)?, &args.port);
     let (mut board, mut info) = Board::connect(line, Duration::from_millis(args.timeout))?;
     let before = (board.board_counters()?, board.counters());
@@ -66,7 +79,7 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         }
     })?;
     let latency = Latency::of(player.round_trips());
-    let (ticks, fallbacks) = (player.ticks().to_vec(), player.fallbacks());
+    let (ticks, fallbacks, fault) = (player.ticks().to_vec(), player.fallbacks(), player.fault());
     drop(player);
     board.mend()?;
     let after = board.board_counters()?;
@@ -121,9 +134,13 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         "faults": { "to_board": to_board, "from_board": from_board },
     }));
     if fallbacks > 0 {
+        let advice = if fault.reason == Reason::Missing {
+            "observations came later than its patience: give it more by --patience, or none".to_string()
+        } else {
+            fault.to_string()
+        };
         return Err(Error::failure(format!(
-            "the board gave its fallback {fallbacks} times, since observations came later than its patience: give it more by \
-             --patience, or none"
+            "the board gave its fallback or a held action {fallbacks} times: {advice}"
         )));
     }
     if different > 0 {

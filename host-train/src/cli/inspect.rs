@@ -69,9 +69,10 @@ fn policy(file: &Path, output: Output) -> Result<()> {
     let period = f64::from(artefact.period_us()) / 1e6;
 
     output.line(&format!(
-        "{}: format version {}, {} bytes",
+        "{}: format version {}, {}, {} bytes",
         file.display(),
         artefact.format_version(),
+        artefact.velocity().format().name(),
         bytes.as_slice().len()
     ));
     output.line(&format!("  for          {}, a decision every {period} s", artefact.name()));
@@ -123,6 +124,7 @@ fn policy(file: &Path, output: Output) -> Result<()> {
     output.object(&json!({
         "policy": file,
         "format_version": artefact.format_version(),
+        "number_format": artefact.velocity().format().name(),
         "bytes": bytes.as_slice().len(),
         "env": artefact.name(),
         "period_us": artefact.period_us(),

@@ -21,13 +21,15 @@ mod toy;
 mod train;
 mod verify;
 
+use crate::config::{Config, Sources};
 use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -185,7 +187,7 @@ pub struct HilArgs {
     #[arg(long, value_name = "POLICY.flw")]
     pub read_back: Option<PathBuf>,
     /// Baud rate of a serial port
-    #[arg(long, value_name = "N", default_value_t = 115_200)]
+    #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
     pub baud: u32,
     /// Ask again after so many milliseconds without an answer
     #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
@@ -267,6 +269,25 @@ pub struct ExportArgs {
     /// Leave the critic out
     #[arg(long)]
     pub without_critic: bool,
+    /// Put the velocity network into another number format, and tell what return that costs [default: as it is]
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<Quantisation>,
+    /// With --quantize: environment to calibrate and compare in [default: the one it was trained on]
+    #[arg(long, value_name = "NAME", requires = "quantize")]
+    pub env: Option<String>,
+    /// With --quantize: paired episodes of the comparison [default: 100]
+    #[arg(long, value_name = "N", requires = "quantize", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub episodes: Option<u32>,
+    /// With --quantize: seed of start states and noise [default: 1]
+    #[arg(long, value_name = "N", requires = "quantize", value_parser = clap::value_parser!(u64).range(0..1 << 24))]
+    pub seed: Option<u64>,
+}
+
+/// A number format that `export` can make.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantisation {
+    /// 8-bit weights, 16-bit activations, 32-bit sums
+    Int8,
 }
 
 /// Options of `profile`.
@@ -569,6 +590,15 @@ fn survive_full_disks() {
         // Where the signal cannot be watched, its default stays: the program ends there, and no file is half written.
         let _ = signal_hook::flag::register(signal_hook::consts::signal::SIGXFSZ, Arc::default());
     }
+}
+
+/// The physics that a policy file was trained with, where it lies in the folder of a run in the environment `name`.
+fn trained_physics(policy: &Path, name: &str) -> Result<BTreeMap<String, f64>> {
+    let Some(file) = policy.parent().map(|dir| dir.join("config.toml")).filter(|file| file.is_file()) else {
+        return Ok(BTreeMap::new());
+    };
+    let trained = Config::resolve(&Sources { file: Some(&file), ..Sources::default() })?;
+    Ok(if trained.env.name == name { trained.env.physics } else { BTreeMap::new() })
 }
 
 /// A flag that Ctrl-C (or SIGTERM) raises, for a loop that ends in good order; a second one ends the program at once.

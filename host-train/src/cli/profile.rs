@@ -3,14 +3,13 @@
 //! A policy that lies in its run folder is played with the physics it was trained with. Needs no emulator: instructions
 //! come from the model of `profile::cost`, whose error is printed with them.
 
-use super::{Output, ProfileArgs, note};
+use super::{Output, ProfileArgs, note, trained_physics};
 use crate::Result;
-use crate::config::{Config, Sources};
 use crate::evaluate::env_for;
 use crate::policy::ArtefactBytes;
 use crate::profile::{Row, cost, table};
+use flowlet::net::NumberFormat;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 /// Runs the command.
 pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
@@ -18,14 +17,7 @@ pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
     let bytes = ArtefactBytes::read(&source)?;
     let artefact = bytes.artefact()?;
     let name = args.env.as_deref().unwrap_or(artefact.name());
-    let mut physics = BTreeMap::new();
-    if let Some(file) = source.parent().map(|dir| dir.join("config.toml")).filter(|file| file.is_file()) {
-        let trained = Config::resolve(&Sources { file: Some(&file), ..Sources::default() })?;
-        if trained.env.name == name {
-            physics.clone_from(&trained.env.physics);
-        }
-    }
-    let mut env = env_for(&artefact, Some(name), &physics)?;
+    let mut env = env_for(&artefact, Some(name), &trained_physics(&source, name)?)?;
     let episodes = args.episodes as usize;
     let rows = table(&bytes, &mut env, episodes, args.seed, |done, all| {
         note(&format!("playing {name}: {} of {all}, {episodes} episodes", done + 1));
@@ -41,17 +33,22 @@ pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
         "{:>6} {:>9} {:>20} {:>20} {:>12} {:>16} {:>10}",
         "steps", "particles", "return", "against its own", "MACs", "M4F instructions", "RAM bytes"
     ));
+    // The model is one of the kernels in single precision.
+    let known = artefact.velocity().format() == NumberFormat::F32;
     for row in &rows {
-        output.line(&line(row, own));
+        output.line(&line(row, own, known));
     }
     if artefact.critics().next().is_none() {
         output.line("no critics travel with this policy, so there is nothing to choose by: one particle");
     }
-    let error = if rows.iter().all(|row| row.decision.is_relu()) { cost::ERROR_RELU } else { cost::ERROR };
+    let model = if known {
+        format!("a model fitted in QEMU (cargo xtask profile-fit), within {} %", 100.0 * cost::ERROR)
+    } else {
+        "the model is of f32 networks (cargo xtask firmware-report counts those in int8)".to_string()
+    };
     output.line(&format!(
-        "return, difference: mean +- 95 % interval; instructions: a model fitted in QEMU (cargo xtask profile-fit), within {} %; \
-         RAM: scratch, beside it {} bytes of view and up to {} of stack; weights stay in flash",
-        100.0 * error,
+        "return, difference: mean +- 95 % interval; instructions: {model}; RAM: scratch, beside it {} bytes of view and up to {} \
+         of stack; weights stay in flash",
         cost::VIEW_BYTES,
         cost::STACK_BYTES
     ));
@@ -62,33 +59,33 @@ pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
         "seed": args.seed,
         "solver": artefact.plan().solver.name(),
         "own_steps": own,
-        "rows": rows.iter().map(object).collect::<Vec<_>>(),
-        "instructions_error": error,
+        "rows": rows.iter().map(|row| object(row, known)).collect::<Vec<_>>(),
+        "instructions_error": known.then_some(cost::ERROR),
         "view_bytes": cost::VIEW_BYTES,
         "stack_bytes": cost::STACK_BYTES,
     }));
     Ok(())
 }
 
-fn line(row: &Row, own: usize) -> String {
+fn line(row: &Row, own: usize, known: bool) -> String {
     let with_interval = |mean: f64, ci95: f64| {
         if ci95.is_finite() { format!("{mean:.1} +- {ci95:.1}") } else { format!("{mean:.1}") }
     };
     let reference = row.steps == own && row.particles == 1;
     let gain = if reference { "-".to_string() } else { with_interval(row.gain.mean, row.gain.ci95) };
     format!(
-        "{:>6} {:>9} {:>20} {:>20} {:>12} {:>16.0} {:>10}",
+        "{:>6} {:>9} {:>20} {:>20} {:>12} {:>16} {:>10}",
         row.steps,
         row.particles,
         with_interval(row.returns.mean, row.returns.ci95),
         gain,
         row.decision.macs(),
-        row.decision.instructions(),
+        if known { format!("{:.0}", row.decision.instructions()) } else { "-".to_string() },
         row.decision.scratch_bytes()
     )
 }
 
-fn object(row: &Row) -> serde_json::Value {
+fn object(row: &Row, modelled: bool) -> serde_json::Value {
     let known = |x: f64| x.is_finite().then_some(x);
     json!({
         "steps": row.steps,
@@ -98,7 +95,7 @@ fn object(row: &Row) -> serde_json::Value {
         "gain_mean": row.gain.mean,
         "gain_ci95": known(row.gain.ci95),
         "macs": row.decision.macs(),
-        "m4f_instructions": row.decision.instructions().round(),
+        "m4f_instructions": modelled.then(|| row.decision.instructions().round()),
         "ram_bytes": row.decision.scratch_bytes(),
     })
 }

@@ -63,9 +63,10 @@ pub fn play_random(env: &mut Decision, (episodes, seed): (usize, u64), stop: &At
 }
 
 /// By how much a policy falls short of the ten-step one, over paired episodes, in units of what the latter is above random
-/// actions.
+/// actions. NaN where that is nothing or less: there is no scale then, and a negative one would turn losses into gains.
 pub fn loss(policy: &Evaluation, ten: &Evaluation, random: &Evaluation) -> Summary {
     let scale = ten.plain().mean - random.plain().mean;
+    let scale = if scale > 0.0 { scale } else { f64::NAN };
     let short: Vec<f64> = ten.returns.iter().zip(&policy.returns).map(|(ten, own)| (ten - own) / scale).collect();
     Summary::of(&short)
 }
@@ -89,4 +90,25 @@ pub fn stray(teacher: &mut Teacher, net: Option<&VelocityNet>, states: &[f32], n
     let alone = own.chunks_exact(act).zip(crowd.chunks_exact(CROWD * act));
     let alone = alone.filter(|(own, crowd)| crowd.chunks_exact(act).all(|other| far(own, other)));
     alone.count() as f64 / (states.len() / obs) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn played(returns: &[f64]) -> Evaluation {
+        Evaluation { returns: returns.to_vec(), best_of: None, ways: Vec::new(), best_of_ways: Vec::new() }
+    }
+
+    #[test]
+    fn a_loss_is_a_mean_of_pairs_and_unknown_without_a_scale() {
+        let (ten, random) = (played(&[10.0, 30.0]), played(&[-5.0, 5.0]));
+        // Pairs lose 1 and 5 of the 20 that ten steps return above random actions.
+        let found = loss(&played(&[9.0, 25.0]), &ten, &random);
+        assert!((found.mean - 0.15).abs() < 1e-12 && (found.sd - 0.02f64.sqrt()).abs() < 1e-12, "{found:?}");
+        assert_eq!((loss(&random, &ten, &random).mean, loss(&ten, &ten, &random).mean), (1.0, 0.0));
+        for ten in [[-10.0, 5.0], [-5.0, 5.0]] {
+            assert!(loss(&played(&[-90.0, -80.0]), &played(&ten), &random).mean.is_nan());
+        }
+    }
 }

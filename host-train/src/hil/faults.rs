@@ -13,6 +13,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
+/// Bytes without a delimiter that are passed on as they are: more than any frame has.
+const LONGEST: usize = 1 << 17;
+
 /// Shares of the frames that each fault befalls; their sum is at most 0.9.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
@@ -163,7 +166,7 @@ impl Faulty {
         self.line.receive(within, &mut bytes).map_err(|e| broken(&self.name, &e))?;
         for byte in bytes {
             self.partial.push(byte);
-            if byte == 0 {
+            if byte == 0 || self.partial.len() >= LONGEST {
                 self.from_board.pass(&std::mem::take(&mut self.partial), &mut |frame| into.extend(frame));
             }
         }

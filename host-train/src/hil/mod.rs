@@ -12,7 +12,7 @@ use crate::evaluate::Player;
 use crate::policy::ArtefactBytes;
 use crate::{Error, Result};
 use faults::{Faulty, Rates, Tally};
-use flowlet::control::State;
+use flowlet::control::{Fault, State};
 use flowlet_link::frame::{self, Counters, Header, Receiver, VERSION};
 use flowlet_link::message::{self, Action, Begin, Info, Refusal, Reset, kind};
 use std::time::{Duration, Instant};
@@ -164,7 +164,8 @@ impl Board {
 
     /// Reads the artefact that decides on the board.
     pub fn read_back(&mut self, info: &Info) -> Result<ArtefactBytes> {
-        let mut bytes = Vec::with_capacity(info.length as usize);
+        // It grows with what arrives: the length is what a board says, which may be anything.
+        let mut bytes = Vec::new();
         while bytes.len() < info.length as usize {
             let offset = bytes.len() as u32;
             let asked = [&offset.to_le_bytes()[..], &info.payload.to_le_bytes()].concat();
@@ -232,6 +233,7 @@ pub struct BoardPlayer<'b> {
     round_trips: Vec<Duration>,
     ticks: Vec<u32>,
     fallbacks: u32,
+    fault: Fault,
     heard: Box<dyn FnMut(Telemetry) + 'b>,
 }
 
@@ -239,7 +241,16 @@ impl<'b> BoardPlayer<'b> {
     /// Episodes begin as `reset` says, but for the seed; `heard` gets the telemetry.
     pub fn new(board: &'b mut Board, reset: Reset, heard: impl FnMut(Telemetry) + 'b) -> Self {
         let heard = Box::new(heard);
-        Self { board, reset, announced: None, round_trips: Vec::new(), ticks: Vec::new(), fallbacks: 0, heard }
+        Self {
+            board,
+            reset,
+            announced: None,
+            round_trips: Vec::new(),
+            ticks: Vec::new(),
+            fallbacks: 0,
+            fault: Fault::NONE,
+            heard,
+        }
     }
 
     /// Time from each observation to its action.
@@ -255,6 +266,11 @@ impl<'b> BoardPlayer<'b> {
     /// Answers that were not the policy's.
     pub fn fallbacks(&self) -> u32 {
         self.fallbacks
+    }
+
+    /// Why the last of them was not.
+    pub fn fault(&self) -> Fault {
+        self.fault
     }
 }
 
@@ -283,7 +299,10 @@ impl Player for BoardPlayer<'_> {
             Action::read(&answer).filter(|answer| answer.values().len() == action.len()).ok_or_else(garbled)?;
         action.iter_mut().zip(answer.values()).for_each(|(place, value)| *place = value);
         self.ticks.push(answer.ticks);
-        self.fallbacks += u32::from(answer.status.state != State::Running);
+        if answer.status.state != State::Running {
+            self.fallbacks += 1;
+            self.fault = answer.status.fault;
+        }
         self.board.take_telemetry().into_iter().for_each(&mut self.heard);
         Ok(())
     }

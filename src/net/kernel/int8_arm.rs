@@ -78,8 +78,23 @@ pub(crate) fn dense_relu(
     unsafe { flowlet_int8_dense_relu(w, x.start, full, x.end, start, multipliers, y.start, y.end) }
 }
 
+// On Armv8-M the assembler must be told of the DSP extension, in the same piece: pieces may be assembled apart.
+#[cfg(all(flowlet_dsp, flowlet_armv8m))]
+macro_rules! processor {
+    () => {
+        ".cpu cortex-m33"
+    };
+}
+#[cfg(all(flowlet_dsp, not(flowlet_armv8m)))]
+macro_rules! processor {
+    () => {
+        ""
+    };
+}
+
 #[cfg(flowlet_dsp)]
 core::arch::global_asm!(
+    processor!(),
     // SXTB16 widens bytes 0 and 2 of a word, or with a rotation 1 and 3, and SMLAD multiplies both with a pair of activations:
     // a group of activations lies in memory as 0 2 1 3 4 6 5 7.
     ".syntax unified",

@@ -131,7 +131,8 @@ impl<F: NorFlash, const PAGE: usize> Journal<F, PAGE> {
         artefact: u32,
     ) -> Result<Option<Loaded>, Error<F::Error>> {
         let room = into.iter().map(|part| part.len()).sum();
-        self.head = None;
+        // Broken off, it has not been loaded.
+        (self.loaded, self.head) = (false, None);
         let mut below = None;
         let found = loop {
             let found = self.newest(below).await;

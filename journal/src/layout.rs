@@ -50,6 +50,7 @@ impl<F: NorFlash, const PAGE: usize> Layout<F, PAGE> {
 
     /// Bytes of the state in a chunk.
     pub const PAYLOAD: usize = {
+        assert!(Self::WORD <= 32, "flash with words of more than 32 bytes is not supported");
         let data = (PAGE.saturating_sub(Self::OVERHEAD)) / Self::WORD * Self::WORD;
         assert!(data >= RECORD_LEN.next_multiple_of(Self::WORD), "PAGE is too small for this flash: 64 bytes suffice");
         assert!(

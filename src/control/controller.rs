@@ -11,7 +11,7 @@
 use super::config::{Average, Config, ConfigError, Hold, check, check_plausible, check_ranges};
 use super::edge::SensorKind;
 use super::pace::Pace;
-use super::{Budget, Costs, Fault, Gate, Reason, State, Status, Supervisor};
+use super::{AtRest, Budget, Costs, Fault, Gate, Reason, State, Status, Supervisor};
 use crate::flow::SampleError;
 use crate::math;
 use crate::policy::{Artefact, Menu, Policy, PolicyError, PolicyScratch, StaticPolicy};
@@ -280,6 +280,11 @@ impl<P: Decider<OBS, ACT>, const OBS: usize, const ACT: usize> Controller<P, OBS
     /// Brings a robot that runs to rest; a latched fault stays.
     pub fn disarm(&mut self) {
         self.supervisor.disarm();
+    }
+
+    /// The proof that nobody drives and that the last command is rest; gone before the next step.
+    pub fn at_rest(&self) -> Option<AtRest<'_>> {
+        self.supervisor.at_rest().filter(|_| self.gate.is_at_rest())
     }
 
     /// Takes a latched fault off unless the stop input is on; whether the robot is at rest now and can be armed.

@@ -270,6 +270,11 @@ impl<const ACT: usize> Gate<ACT> {
         self.last()
     }
 
+    /// Whether the last command is rest, with nothing left to approach.
+    pub fn is_at_rest(&self) -> bool {
+        self.channels.iter().all(|channel| channel.at == channel.limits.stop && channel.moving == 0.0)
+    }
+
     /// The last command; the stop before the first.
     pub fn last(&self) -> [f32; ACT] {
         self.channels.map(|channel| channel.at)

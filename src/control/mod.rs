@@ -31,4 +31,4 @@ pub use config::{Average, Config, ConfigError, Hold};
 pub use controller::{Chip, Command, Controller, Decider, Input, LentPolicy, SensorFault, Untimed, measure_costs};
 pub use edge::SensorKind;
 pub use gate::{Gate, GateError, Limits};
-pub use supervisor::{Fault, Reason, State, Status, Supervisor, Tolerance};
+pub use supervisor::{AtRest, Fault, Reason, State, Status, Supervisor, Tolerance};

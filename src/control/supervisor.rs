@@ -146,6 +146,12 @@ impl Leak {
     }
 }
 
+/// Proof that nobody drives and the robot cannot be armed: what stalls the chip, such as erasing flash, asks for it.
+///
+/// It borrows what gave it, so it is gone before the next control step.
+#[derive(Debug)]
+pub struct AtRest<'s>(core::marker::PhantomData<&'s ()>);
+
 /// The state machine.
 #[derive(Debug, Clone, Copy)]
 pub struct Supervisor {
@@ -188,6 +194,12 @@ impl Supervisor {
     /// Whether the policy drives, or did before a glitch that is still tolerated.
     pub fn drives(&self) -> bool {
         matches!(self.state, State::Running | State::Holding)
+    }
+
+    /// The proof that the state is [`State::Idle`]; the last command may still be on its way to rest, which
+    /// [`Controller::at_rest`](super::Controller::at_rest) knows.
+    pub fn at_rest(&self) -> Option<AtRest<'_>> {
+        (self.state == State::Idle).then_some(AtRest(core::marker::PhantomData))
     }
 
     /// Begins a step: the stop input, and what is wrong with the sample ([`Fault::NONE`] for a good one).
@@ -390,6 +402,23 @@ mod tests {
         let mut s = armed();
         let states = play(&mut s, "x.x.x.x.x.x.x.x.");
         assert_eq!(states.iter().position(|s| *s == State::Fault), Some(8));
+    }
+
+    #[test]
+    fn only_idle_is_at_rest() {
+        let mut s = Supervisor::new(Tolerance::default()).unwrap();
+        assert!(s.at_rest().is_some());
+        s.arm().unwrap();
+        assert!(s.at_rest().is_none());
+        play(&mut s, "x");
+        assert!(s.state() == State::Holding && s.at_rest().is_none());
+        s.raise(GLITCH);
+        assert!(s.state() == State::Fault && s.at_rest().is_none());
+        s.begin(true, Fault::NONE);
+        assert!(s.state() == State::Stopped && s.at_rest().is_none());
+        s.begin(false, Fault::NONE);
+        s.acknowledge();
+        assert!(s.at_rest().is_some());
     }
 
     #[test]

@@ -168,7 +168,17 @@ fn arm_stop_acknowledge_and_disarm() {
         assert!(state == State::Fault && (command - volts).abs() < 1e-6, "{command} {volts}");
     }
     assert!(controller.acknowledge());
+    assert!(controller.at_rest().is_none(), "the fallback is commanded");
+    // From the fallback to rest, 0.2 V a period: only then is it at rest, and only until it is armed.
+    for volts in [0.3, 0.1, -0.1, -0.3, -0.5] {
+        assert!(controller.at_rest().is_none());
+        let (state, command) = play(&mut controller, false);
+        assert!(state == State::Idle && (command - volts).abs() < 1e-6, "{command} {volts}");
+    }
+    play(&mut controller, false);
+    assert!(controller.at_rest().is_some());
     controller.arm().unwrap();
+    assert!(controller.at_rest().is_none());
     controller.disarm();
     assert_eq!(play(&mut controller, false).0, State::Idle);
 }

@@ -13,8 +13,9 @@ use crate::steps::{Steps, output_of};
 use crate::{
     c_interface, digests, estimates, firmware_report, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use flowlet::conformance::CASES;
+use flowlet_journal::lives::{self, Outcome};
 use furuta_robot::simulated::Episode;
 use std::fs;
 use std::path::Path;
@@ -36,11 +37,14 @@ pub struct Options {
 }
 
 /// The programs with a snapshot that every target gives, and the policy that they embed for it.
-const SNAPSHOTS: [(&str, Option<&str>); 3] =
-    [("pendulum", Some("pendulum")), ("control", Some("furuta")), ("conformance", None)];
+const SNAPSHOTS: [(&str, Option<&str>); 4] =
+    [("pendulum", Some("pendulum")), ("control", Some("furuta")), ("conformance", None), ("journal", None)];
 
 /// The program with a snapshot that runs on the chip of a real board alone: what that board's image is made of.
 const RIG: &str = "rig";
+
+/// Lives in the snapshot of the program `journal`.
+const LIVES: u32 = 100;
 
 /// The policies whose digests every target gives, one of each number format.
 const DIGESTS: [&str; 2] = ["pendulum", "pendulum-int8"];
@@ -125,7 +129,7 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
         silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(PROFILE).args(DENY))
     });
     for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
-        steps.step(&format!("clippy of flowlet, plants and the firmware for {}", board.triple), || {
+        steps.step(&format!("clippy of flowlet, plants, journal and the firmware for {}", board.triple), || {
             let mut clippy = cargo::firmware(root, board, "clippy", &Firmware::default());
             clippy.args([
                 "--package",
@@ -134,6 +138,8 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
                 "flowlet",
                 "--package",
                 "flowlet-link",
+                "--package",
+                "flowlet-journal",
                 "--package",
                 "plants",
             ]);
@@ -308,6 +314,11 @@ fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
         "pendulum" => {
             let (total, digest) = policy::pendulum_episode(&policy::Bytes::read(&digests::default_policy(root))?)?;
             vec![format!("return: {total} over"), format!("digest: {digest:016x}")]
+        }
+        "journal" => {
+            let Outcome { states, erases, digest, .. } =
+                lives::live(LIVES, |_, work| work()).map_err(|life| anyhow!("a state was lost before life {life}"))?;
+            vec![format!("states: {states},"), format!("erases: {erases}"), format!("digest: {digest:08x}")]
         }
         "control" => policy::control_cases(&policy::Bytes::read(&digests::committed(root, "furuta"))?)?,
         "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),

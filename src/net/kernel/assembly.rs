@@ -1,9 +1,9 @@
 //! The kernels in assembly: the one place of the f32 networks with `unsafe` code.
 //!
-//! They are written where a compiler's code is measurably slower: the FPU of Cortex-M4F, M7 and M33 (`vfp.s`, and `vfp_activation.s`
-//! where there is the DSP extension), Helium
-//! (`helium.s`), RISC-V with the F extension (`rv32f.s`). `build.rs` tells which of them the target runs. All take one
-//! [`Job`], keep the order of summation, and read and write exactly the slices it was made of. Stack: 120 bytes at most.
+//! They are written where a compiler's code is measurably slower: the FPU of Cortex-M4F, M7 and M33 (`vfp.s`, and
+//! `vfp_activation.s` where there is the DSP extension), Helium (`helium.s`), RISC-V with the F extension (`rv32f.s`).
+//! `build.rs` tells which of them the target runs. The matrix kernels take one [`Job`], keep the order of summation, and read
+//! and write exactly the slices it was made of. Stack: 120 bytes at most beside the job.
 
 use super::{LANES, fits};
 

@@ -44,6 +44,7 @@
 
 pub mod conformance;
 pub mod control;
+pub mod finetune;
 pub mod flow;
 pub mod math;
 pub mod net;

@@ -1,0 +1,258 @@
+//! `finetune`: a policy goes on learning on a plant that is not the one it was trained on, by the learner that runs on the
+//! device, decision by decision as the device does it.
+//!
+//! The robot's time is simulated: episodes follow one another, every decision is recorded, and an update must be done by
+//! the time the next is due, so that the result is the device's, bit for bit, where that keeps up. Between episodes, at
+//! marks of robot time, the policy is evaluated apart from its learning. Deterministic given the seed. No panics.
+
+use crate::env::{Decision, EnvSpec};
+use crate::evaluate::{Player, play_plain};
+use crate::noise::Noise;
+use crate::stats::Summary;
+use crate::{Error, Result};
+use flowlet::finetune::{After, Config, Learner, Optimiser, Storage, Trained, words};
+use flowlet::policy::Artefact;
+use rand_xoshiro::Xoshiro128PlusPlus;
+use rand_xoshiro::rand_core::SeedableRng;
+
+/// Streams of the seed.
+const STREAM_RESETS: u64 = 400;
+const STREAM_NOISE: u64 = 401;
+
+/// What a run does beside the learner's constants.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Robot time, s.
+    pub seconds: f64,
+    /// Robot time between evaluations, s.
+    pub every: f64,
+    /// Episodes of an evaluation, and of the first and the last.
+    pub episodes: [usize; 2],
+    /// Seed of the evaluations' episodes.
+    pub eval_seed: u64,
+    /// Factor on the reward of a decision, as in training.
+    pub reward_scale: f64,
+}
+
+/// A point of the curve.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Robot time, s.
+    pub seconds: f64,
+    /// Updates so far.
+    pub updates: u32,
+    /// Mean return of the training episodes since the last row.
+    pub training: f64,
+    /// The evaluation.
+    pub returns: Summary,
+    /// Mean absolute temporal-difference error of the last update.
+    pub td_error: f32,
+    /// Its mean value.
+    pub value: f32,
+    /// Its mean effective number of candidates.
+    pub effective: f32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The curve, from before the first decision to the end.
+    pub rows: Vec<Row>,
+    /// Bytes of memory that the learner has.
+    pub ram_bytes: usize,
+    /// Resets after divergence.
+    pub resets: u32,
+}
+
+/// The named ways to configure a learner.
+pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Config> {
+    let adam = Config {
+        actor: Trained::LowRank(4),
+        critic: Trained::LowRank(4),
+        optimiser: Optimiser::Adam,
+        transitions: 2000,
+        storage: Storage::I16,
+        batch: 16,
+        actor_batch: 8,
+        candidates: 8,
+        critic_rate: 1e-3,
+        actor_rate: 3e-4,
+        gradient_limit: 10.0,
+        discount: 0.99,
+        target_rate: 0.01,
+        acting_rate: 0.05,
+        temperature: artefact.temperature().max(1e-3),
+        spread: 0.3,
+        // The largest reward of a decision that the task's scale makes of the plant's.
+        reward_limit: (spec.reward_scale * 5.0) as f32,
+        every: 8,
+        warmup: 500,
+    };
+    Ok(match name {
+        "adam" => adam,
+        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, actor: Trained::LowRank(2), critic: Trained::LowRank(2), ..adam },
+        "all" => Config { actor: Trained::All, critic: Trained::All, ..adam },
+        "last" => Config { actor: Trained::Last(1), critic: Trained::Last(1), ..adam },
+        _ => return Err(Error::usage(format!("there is no mode {name}: use adam, lean, all or last"))),
+    })
+}
+
+/// Sets a constant by name.
+pub fn set(config: &mut Config, key: &str, value: &str) -> Result<()> {
+    fn to<T: std::str::FromStr>(key: &str, value: &str) -> Result<T> {
+        value.parse().map_err(|_| Error::usage(format!("finetune.{key}={value}: this is no number that fits it")))
+    }
+    let trained = |value: &str| -> Result<Trained> {
+        Ok(match value.split_once('-') {
+            None if value == "all" => Trained::All,
+            None if value == "bias" => Trained::Bias,
+            Some(("last", n)) => Trained::Last(to(key, n)?),
+            Some(("rank", n)) => Trained::LowRank(to(key, n)?),
+            _ => return Err(Error::usage(format!("finetune.{key}={value}: use all, bias, last-N or rank-N"))),
+        })
+    };
+    match key {
+        "actor" => config.actor = trained(value)?,
+        "critic" => config.critic = trained(value)?,
+        "optimiser" => {
+            config.optimiser = match value {
+                "momentum" => Optimiser::Momentum,
+                "adam" => Optimiser::Adam,
+                "lean" => Optimiser::Lean,
+                _ => return Err(Error::usage(format!("finetune.optimiser={value}: use momentum, adam or lean"))),
+            }
+        }
+        "storage" => {
+            config.storage = match value {
+                "f32" => Storage::F32,
+                "i16" => Storage::I16,
+                _ => return Err(Error::usage(format!("finetune.storage={value}: use f32 or i16"))),
+            }
+        }
+        "transitions" => config.transitions = to(key, value)?,
+        "batch" => config.batch = to(key, value)?,
+        "actor_batch" => config.actor_batch = to(key, value)?,
+        "candidates" => config.candidates = to(key, value)?,
+        "critic_rate" => config.critic_rate = to(key, value)?,
+        "actor_rate" => config.actor_rate = to(key, value)?,
+        "gradient_limit" => config.gradient_limit = to(key, value)?,
+        "discount" => config.discount = to(key, value)?,
+        "target_rate" => config.target_rate = to(key, value)?,
+        "acting_rate" => config.acting_rate = to(key, value)?,
+        "temperature" => config.temperature = to(key, value)?,
+        "spread" => config.spread = to(key, value)?,
+        "reward_limit" => config.reward_limit = to(key, value)?,
+        "every" => config.every = to(key, value)?,
+        "warmup" => config.warmup = to(key, value)?,
+        _ => {
+            return Err(Error::usage(format!(
+                "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
+                 actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
+                 temperature, spread, reward_limit, every or warmup"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Plays the learner's acting policy.
+struct Acting<'l, 'a> {
+    learner: &'l mut Learner<'a, Vec<u32>>,
+    rng: Xoshiro128PlusPlus,
+}
+
+impl Player for Acting<'_, '_> {
+    fn is_critical(&self) -> bool {
+        false
+    }
+
+    fn begin(&mut self, number: u64) {
+        self.rng = Xoshiro128PlusPlus::seed_from_u64(number);
+    }
+
+    fn act(&mut self, observation: &[f32], _: Option<usize>, action: &mut [f32]) -> Result<()> {
+        if self.learner.act(observation, &mut self.rng, action) {
+            return Ok(());
+        }
+        Err(Error::failure("an observation is not finite"))
+    }
+}
+
+/// Fine-tunes; `seen` gets every row of the curve. `apart` is the same environment, for evaluations.
+pub fn finetune(
+    artefact: &Artefact<'_>,
+    config: Config,
+    options: &Options,
+    (env, apart): (&mut Decision, &mut Decision),
+    seen: &mut dyn FnMut(&Row) -> Result<()>,
+) -> Result<Outcome> {
+    let (Some(velocity), Some(critic)) = (artefact.velocity().as_f32(), artefact.critics().next()) else {
+        return Err(Error::usage(
+            "fine-tuning needs a policy in f32 that carries its critics: export it without --without-critic",
+        ));
+    };
+    let memory = vec![0; words(velocity.shape(), critic.shape(), &config)];
+    let ram_bytes = 4 * memory.len() + size_of::<Learner<'static, [u32; 0]>>();
+    let mut learner =
+        Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
+    let mut resets = Noise::new(options.seed, STREAM_RESETS);
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ STREAM_NOISE);
+    let decisions = (options.seconds / env.period()).round() as u64;
+    let every = (options.every / env.period()).round().max(1.0) as u64;
+    let (obs, act) = (env.spec().obs(), env.spec().act());
+    let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
+    let mut rows = Vec::new();
+    let (mut played, mut total) = (Vec::new(), 0.0);
+    let mut report = |learner: &mut Learner<'_, Vec<u32>>, done: u64, played: &mut Vec<f64>| -> Result<()> {
+        let ends = done == 0 || done == decisions;
+        let episodes = options.episodes[usize::from(ends)];
+        let mut player = Acting { learner, rng: Xoshiro128PlusPlus::seed_from_u64(0) };
+        let returns = play_plain(&mut player, apart, episodes, options.eval_seed, &mut |_| {})?;
+        let said = learner.report();
+        let row = Row {
+            seconds: done as f64 * apart.period(),
+            updates: learner.updates(),
+            training: played.iter().sum::<f64>() / played.len() as f64,
+            returns: Summary::of(&returns),
+            td_error: said.td_error,
+            value: said.value,
+            effective: said.effective,
+        };
+        played.clear();
+        seen(&row)?;
+        rows.push(row);
+        Ok(())
+    };
+    report(&mut learner, 0, &mut played)?;
+    env.reset(resets.rng())?;
+    env.observe(&mut observation);
+    for decision in 1..=decisions {
+        // What a device did since the last decision.
+        learner.finish();
+        learner.pulse();
+        if !learner.act(&observation, &mut rng, &mut action) {
+            return Err(Error::failure("an observation is not finite"));
+        }
+        plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
+        let outcome = env.step(&plant_action)?;
+        total += outcome.reward;
+        let reward = (outcome.reward * options.reward_scale) as f32;
+        let after = if outcome.terminated { After::Terminal } else { After::Next };
+        learner.record(&observation, &action, reward, after);
+        env.observe(&mut observation);
+        if outcome.terminated || outcome.truncated {
+            if !outcome.terminated {
+                learner.record(&observation, &action, 0.0, After::Unknown);
+            }
+            played.push(std::mem::take(&mut total));
+            env.reset(resets.rng())?;
+            env.observe(&mut observation);
+        }
+        if decision % every == 0 || decision == decisions {
+            report(&mut learner, decision, &mut played)?;
+        }
+    }
+    Ok(Outcome { rows, ram_bytes, resets: learner.resets() })
+}

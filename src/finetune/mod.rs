@@ -1,0 +1,16 @@
+//! Learning on the robot, behind the safety gate: what learns may be wrong, what is deployed may not.
+//!
+//! [`Learner`] goes on training a policy on the device, in static memory and in slices of bounded work.
+//!
+//! No panics, no allocation, the same bits on every target.
+
+mod actor;
+mod learner;
+mod optimiser;
+mod replay;
+mod trained;
+
+pub use learner::{Config, Learner, LearnerError, Report, words};
+pub use optimiser::{Optimiser, inverse_sqrt};
+pub use replay::{After, Cursor, Replay, Ring, Storage};
+pub use trained::{Network, Perceptron, Trace, Trained};

@@ -10,81 +10,17 @@
 //! up to, sets every delta back to the factory's ([`Learner::resets`] counts); the policy goes on.
 
 use super::actor;
-use super::optimiser::{Clock, Optimiser, Step};
-use super::replay::{After, Cursor, Replay, Ring, Storage};
-use super::trained::{Network, Perceptron, Trace, Trained};
+use super::config::{Config, LearnerError};
+use super::memory::Layout;
+use super::optimiser::{Clock, Step};
+use super::replay::{After, Cursor, Replay, Ring};
+use super::trained::{Network, Perceptron};
 use crate::flow::Plan;
 use crate::math;
-use crate::net::{CriticShape, Trunk, VelocityShape};
+use crate::net::Trunk;
 use crate::policy::{ActionRange, Artefact, Normalizer};
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
-use zerocopy::{FromBytes, IntoBytes};
-
-/// Constants of a learner.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Config {
-    /// What of the actor is trained.
-    pub actor: Trained,
-    /// What of the critics is trained.
-    pub critic: Trained,
-    /// Of all networks.
-    pub optimiser: Optimiser,
-    /// Entries of the replay ring.
-    pub transitions: usize,
-    /// How the ring keeps numbers.
-    pub storage: Storage,
-    /// Rows of the critics' batch.
-    pub batch: usize,
-    /// Rows of the actor's, at most as many.
-    pub actor_batch: usize,
-    /// Candidates for an action, 2 to 32.
-    pub candidates: usize,
-    /// Learning rate of the critics.
-    pub critic_rate: f32,
-    /// Learning rate of the actor.
-    pub actor_rate: f32,
-    /// Largest norm of a gradient.
-    pub gradient_limit: f32,
-    /// Discount of a decision.
-    pub discount: f32,
-    /// Share of the slow critics' step towards the fast.
-    pub target_rate: f32,
-    /// Share of the acting delta's step towards the learning one.
-    pub acting_rate: f32,
-    /// Temperature of the target policy, in units of value.
-    pub temperature: f32,
-    /// Standard deviation of candidates about the policy's own action, in `[-1, 1]` units.
-    pub spread: f32,
-    /// Largest magnitude of a reward.
-    pub reward_limit: f32,
-    /// Decisions from one update to the next.
-    pub every: u32,
-    /// Updates of the critics before the actor's first.
-    pub warmup: u32,
-}
-
-/// Why there can be no learner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum LearnerError {
-    /// The policy is not in f32.
-    NumberFormat,
-    /// The artefact has no two critics.
-    Critics,
-    /// The network's hidden layers are joined residually.
-    Trunk,
-    /// A constant of the configuration is out of range.
-    Config(&'static str),
-    /// The memory is shorter than these sizes need.
-    Memory {
-        /// Words needed.
-        expected: usize,
-        /// Words there are.
-        found: usize,
-    },
-}
 
 /// What the last update reported.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -95,153 +31,6 @@ pub struct Report {
     pub value: f32,
     /// Mean effective number of candidates.
     pub effective: f32,
-}
-
-/// Sizes that follow from networks and configuration.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Layout {
-    obs: usize,
-    act: usize,
-    actor: usize,
-    critic: usize,
-    moments: usize,
-    trace: [usize; 7],
-    row: usize,
-    rows: usize,
-    candidates: usize,
-    ring: usize,
-}
-
-const fn max(a: usize, b: usize) -> usize {
-    if a > b { a } else { b }
-}
-
-impl Layout {
-    const fn new(policy: &VelocityShape, critic: &CriticShape, config: &Config) -> Self {
-        let (a, c) = (Perceptron::velocity(policy), Perceptron::critic(critic));
-        let hidden = max(a.hidden, c.hidden);
-        let inputs = max(a.inputs, c.inputs);
-        let stacked = max(a.hidden * a.layers, c.hidden * c.layers);
-        let inner = max((a.layers + 1) * a.rank(config.actor), (c.layers + 1) * c.rank(config.critic));
-        let ring = Ring {
-            capacity: config.transitions,
-            obs: policy.obs,
-            act: policy.act,
-            storage: config.storage,
-            obs_limit: 1.0,
-            reward_limit: 1.0,
-        };
-        Self {
-            obs: policy.obs,
-            act: policy.act,
-            actor: a.delta(config.actor),
-            critic: c.delta(config.critic),
-            moments: config.optimiser.words(),
-            trace: [inputs, stacked, stacked, inner, max(a.outputs, c.outputs), hidden, max(hidden, inputs)],
-            row: 2 * policy.obs + policy.act + 3,
-            rows: config.batch,
-            candidates: config.candidates,
-            ring: ring.words(),
-        }
-    }
-
-    const fn trace_words(&self) -> usize {
-        let t = &self.trace;
-        t[0] + t[1] + t[2] + t[3] + t[4] + t[5] + t[6]
-    }
-
-    const fn words(&self) -> usize {
-        let networks = self.actor * (2 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
-        networks
-            + 2 * self.trace_words()
-            + self.row * self.rows
-            + 3 * self.act
-            + self.candidates * (self.act + 1)
-            + self.ring
-    }
-}
-
-/// Words of memory that a learner of these sizes takes.
-pub const fn words(policy: &VelocityShape, critic: &CriticShape, config: &Config) -> usize {
-    Layout::new(policy, critic, config).words()
-}
-
-/// The memory in its parts.
-struct Parts<'m> {
-    actor: &'m mut [f32],
-    acting: &'m mut [f32],
-    actor_moments: &'m mut [u32],
-    critics: [CriticParts<'m>; 2],
-    gradient: &'m mut [f32],
-    trace: Trace<'m>,
-    act_trace: Trace<'m>,
-    rows: &'m mut [f32],
-    noise: &'m mut [f32],
-    latent: &'m mut [f32],
-    target: &'m mut [f32],
-    candidates: &'m mut [f32],
-    logits: &'m mut [f32],
-    ring: &'m mut [u32],
-}
-
-struct CriticParts<'m> {
-    delta: &'m mut [f32],
-    slow: &'m mut [f32],
-    moments: &'m mut [u32],
-}
-
-fn cut<'m>(rest: &mut &'m mut [u32], n: usize) -> &'m mut [u32] {
-    match core::mem::take(rest).split_at_mut_checked(n) {
-        Some((head, tail)) => {
-            *rest = tail;
-            head
-        }
-        None => &mut [],
-    }
-}
-
-fn floats<'m>(rest: &mut &'m mut [u32], n: usize) -> &'m mut [f32] {
-    <[f32]>::mut_from_bytes(cut(rest, n).as_mut_bytes()).unwrap_or(&mut [])
-}
-
-impl Layout {
-    fn trace<'m>(&self, m: &mut &'m mut [u32]) -> Trace<'m> {
-        let t = &self.trace;
-        Trace {
-            input: floats(m, t[0]),
-            pre: floats(m, t[1]),
-            post: floats(m, t[2]),
-            inner: floats(m, t[3]),
-            output: floats(m, t[4]),
-            upper: floats(m, t[5]),
-            lower: floats(m, t[6]),
-        }
-    }
-
-    fn carve<'m>(&self, memory: &'m mut [u32]) -> Parts<'m> {
-        let mut m = memory;
-        let critic = |m: &mut &'m mut [u32]| CriticParts {
-            delta: floats(m, self.critic),
-            slow: floats(m, self.critic),
-            moments: cut(m, self.critic * self.moments),
-        };
-        Parts {
-            actor: floats(&mut m, self.actor),
-            acting: floats(&mut m, self.actor),
-            actor_moments: cut(&mut m, self.actor * self.moments),
-            critics: [critic(&mut m), critic(&mut m)],
-            gradient: floats(&mut m, max(self.actor, self.critic)),
-            trace: self.trace(&mut m),
-            act_trace: self.trace(&mut m),
-            rows: floats(&mut m, self.row * self.rows),
-            noise: floats(&mut m, self.act),
-            latent: floats(&mut m, self.act),
-            target: floats(&mut m, self.act),
-            candidates: floats(&mut m, self.candidates * self.act),
-            logits: floats(&mut m, self.candidates),
-            ring: cut(&mut m, self.ring),
-        }
-    }
 }
 
 /// What the next slice does.
@@ -314,6 +103,7 @@ pub struct Learner<'a, M> {
     clocks: [Clock; 3],
     at: Counter,
     decisions: u32,
+    recorded: u32,
     updates: u32,
     late: u32,
     resets: u32,
@@ -321,6 +111,11 @@ pub struct Learner<'a, M> {
     sums: Report,
     report: Report,
     memory: M,
+}
+
+impl<const WORDS: usize> Learner<'_, [u32; WORDS]> {
+    /// All the memory that the learner takes, bytes: what [`Fits`](super::Fits) is asked about.
+    pub const RAM_BYTES: usize = size_of::<Self>();
 }
 
 impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
@@ -363,6 +158,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
             clocks: [Clock::START; 3],
             at: Counter::IDLE,
             decisions: 0,
+            recorded: 0,
             updates: 0,
             late: 0,
             resets: 0,
@@ -385,6 +181,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         let rng = &mut self.rng;
         self.actor.start(p.actor, || rng.next_u32());
         copy(p.acting, p.actor);
+        copy(p.kept, p.actor);
         p.actor_moments.fill(0);
         for (network, critic) in self.critics.iter().zip(p.critics) {
             network.start(critic.delta, || rng.next_u32());
@@ -436,6 +233,23 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         self.layout.carve(self.memory.as_mut()).acting
     }
 
+    /// Keeps the acting delta as the best so far.
+    pub fn keep(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.kept, p.acting);
+    }
+
+    /// Acts and learns on from the delta that was kept, or the factory's; the critics stay. An update under way is dropped.
+    pub fn roll_back(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.acting, p.kept);
+        copy(p.actor, p.kept);
+        p.actor_moments.fill(0);
+        p.gradient.fill(0.0);
+        self.clocks[2] = Clock::START;
+        self.at = Counter::IDLE;
+    }
+
     /// Takes in what a decision led to. `observation` is that of the decision, in the plant's units; `action` what was
     /// done, in the plant's units; `after` says whether the next call goes on from here.
     pub fn record(&mut self, observation: &[f32], action: &[f32], reward: f32, after: After) {
@@ -455,7 +269,14 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         for ((scaled, a), (low, high)) in scaled.iter_mut().zip(action).zip(limits) {
             *scaled = math::flush(math::clip(2.0 * (a - low) / (high - low) - 1.0, 1.0));
         }
-        replay.push(state, scaled, reward, after);
+        // Runs of 16 transitions, of which one in `thinning` is kept.
+        let run = self.recorded / 16 % self.config.thinning;
+        self.recorded = self.recorded.wrapping_add(1);
+        if run == 0 {
+            replay.push(state, scaled, reward, after);
+        } else if self.recorded % 16 == 1 {
+            replay.push(state, scaled, 0.0, After::Unknown);
+        }
     }
 
     /// Decides with the acting delta: draws noise from `rng` and writes an action in the plant's units; `false`, with
@@ -482,6 +303,17 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         clip(&self.plan, latent);
         self.range.apply(latent, action);
         true
+    }
+
+    /// [`act`](Self::act) with the exploration's noise on the action.
+    pub fn explore<R: Rng + ?Sized>(&mut self, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
+        let done = self.act(observation, rng, action);
+        let limits = self.range.low.iter().zip(self.range.high);
+        for (a, (low, high)) in action.iter_mut().zip(limits) {
+            let noise = math::box_muller([rng.next_u32(), rng.next_u32()])[0];
+            *a = math::flush((*a + 0.5 * (high - low) * self.config.exploration * noise).clamp(*low, *high));
+        }
+        done
     }
 
     /// Once a decision: every [`Config::every`] of them the update that is done is published and the next begins, with a
@@ -798,34 +630,6 @@ impl Counter {
     }
 }
 
-impl Config {
-    /// Names the first constant that is out of range.
-    pub fn check(&self) -> Result<(), LearnerError> {
-        let positive = |x: f32| x.is_finite() && x >= 1e-9 && x <= 1e6;
-        let share = |x: f32| (1e-6..=1.0).contains(&x);
-        for (ok, name) in [
-            (self.transitions >= 2 * self.batch && self.transitions <= 1 << 20, "transitions"),
-            ((1..=256).contains(&self.batch), "batch"),
-            (self.actor_batch >= 1 && self.actor_batch <= self.batch, "actor_batch"),
-            ((2..=32).contains(&self.candidates), "candidates"),
-            (positive(self.critic_rate), "critic_rate"),
-            (positive(self.actor_rate), "actor_rate"),
-            (positive(self.gradient_limit), "gradient_limit"),
-            ((0.0..1.0).contains(&self.discount), "discount"),
-            (share(self.target_rate), "target_rate"),
-            (share(self.acting_rate), "acting_rate"),
-            (positive(self.temperature), "temperature"),
-            (positive(self.spread), "spread"),
-            (positive(self.reward_limit), "reward_limit"),
-        ] {
-            if !ok {
-                return Err(LearnerError::Config(name));
-            }
-        }
-        Ok(())
-    }
-}
-
 fn copy(to: &mut [f32], from: &[f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
 }
@@ -868,20 +672,3 @@ fn clip(plan: &Plan, latent: &mut [f32]) {
     latent.iter_mut().for_each(|x| *x = math::clip(*x, plan.latent_clip));
 }
 
-impl core::fmt::Display for LearnerError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::NumberFormat => f.write_str("only a policy in f32 can be fine-tuned: export it without --quantize"),
-            Self::Critics => {
-                f.write_str("fine-tuning starts from two critics, and the policy has none: export it with its critics")
-            }
-            Self::Trunk => f.write_str("a policy with a residual trunk cannot be fine-tuned: train one with a plain trunk"),
-            Self::Config(name) => write!(f, "the learner's {name} is out of range"),
-            Self::Memory { expected, found } => {
-                write!(f, "the learner needs {expected} words of memory, and there are {found}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for LearnerError {}

@@ -5,12 +5,18 @@
 //! No panics, no allocation, the same bits on every target.
 
 mod actor;
+mod config;
 mod learner;
+mod memory;
 mod optimiser;
 mod replay;
+#[cfg(test)]
+mod tests;
 mod trained;
 
-pub use learner::{Config, Learner, LearnerError, Report, words};
+pub use config::{Config, LearnerError};
+pub use learner::{Learner, Report};
+pub use memory::{Fits, words};
 pub use optimiser::{Optimiser, inverse_sqrt};
 pub use replay::{After, Cursor, Replay, Ring, Storage};
 pub use trained::{Network, Perceptron, Trace, Trained};

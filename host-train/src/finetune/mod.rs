@@ -89,6 +89,8 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
         reward_limit: (spec.reward_scale * 5.0) as f32,
         every: 8,
         warmup: 500,
+        exploration: 0.1,
+        thinning: 1,
     };
     Ok(match name {
         "adam" => adam,
@@ -145,6 +147,8 @@ pub fn set(config: &mut Config, key: &str, value: &str) -> Result<()> {
         "spread" => config.spread = to(key, value)?,
         "reward_limit" => config.reward_limit = to(key, value)?,
         "every" => config.every = to(key, value)?,
+        "exploration" => config.exploration = to(key, value)?,
+        "thinning" => config.thinning = to(key, value)?,
         "warmup" => config.warmup = to(key, value)?,
         _ => {
             return Err(Error::usage(format!(
@@ -232,7 +236,7 @@ pub fn finetune(
         // What a device did since the last decision.
         learner.finish();
         learner.pulse();
-        if !learner.act(&observation, &mut rng, &mut action) {
+        if !learner.explore(&observation, &mut rng, &mut action) {
             return Err(Error::failure("an observation is not finite"));
         }
         plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));

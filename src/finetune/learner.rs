@@ -15,7 +15,7 @@ use super::memory::Layout;
 use super::optimiser::{Clock, Step};
 use super::replay::{After, Cursor, Replay, Ring};
 use super::trained::{Network, Perceptron};
-use crate::flow::Plan;
+use crate::flow::{Plan, Source};
 use crate::math;
 use crate::net::Trunk;
 use crate::policy::{ActionRange, Artefact, Normalizer};
@@ -130,6 +130,10 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         if shape.trunk != Trunk::Plain {
             return Err(LearnerError::Trunk);
         }
+        // A flow of several steps would need the regression along its path, which this learner does not do.
+        if artefact.plan().steps != 1 || shape.frequencies != 0 || artefact.source() != Source::Gaussian {
+            return Err(LearnerError::Steps);
+        }
         config.check()?;
         let layout = Layout::new(shape, first.shape(), &config);
         let network = |params, shape, trained| Network { shape, trained, factory: params };
@@ -233,6 +237,12 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         self.layout.carve(self.memory.as_mut()).acting
     }
 
+    /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.
+    pub fn merge(&mut self, out: &mut [f32]) {
+        let p = self.layout.carve(self.memory.as_mut());
+        self.actor.merge(p.kept, out);
+    }
+
     /// Keeps the acting delta as the best so far.
     pub fn keep(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
@@ -282,21 +292,29 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
     /// Decides with the acting delta: draws noise from `rng` and writes an action in the plant's units; `false`, with
     /// the middle of its range, where an observation is not finite.
     pub fn act<R: Rng + ?Sized>(&mut self, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
-        let act = self.layout.act;
+        self.decide(false, observation, rng, action)
+    }
+
+    /// The same with the delta that was kept, or the factory's.
+    pub fn act_kept<R: Rng + ?Sized>(&mut self, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
+        self.decide(true, observation, rng, action)
+    }
+
+    fn decide<R: Rng + ?Sized>(&mut self, kept: bool, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
         let mut p = self.layout.carve(self.memory.as_mut());
-        // The latent lies in the gradient's vector, which a decision does not use.
-        let mut latent = [0.0; 16];
-        let Some(latent) = latent.get_mut(..act) else { return false };
+        let (delta, latent) = (if kept { &p.kept } else { &p.acting }, p.decided);
+        latent.fill(0.0);
         let state = p.act_trace.input.get_mut(..self.layout.obs).unwrap_or_default();
         if self.normalizer.apply(observation, state).is_err() {
             self.range.apply(latent, action);
             return false;
         }
         draw(rng, latent);
+        let (inputs, obs) = (self.actor.shape.inputs, self.layout.obs);
         for step in 0..self.plan.steps {
-            place(self.actor.shape.inputs, self.layout.obs, latent, self.frequencies, self.plan.node_time(step), p.act_trace.input);
+            place(inputs, obs, latent, self.frequencies, self.plan.node_time(step), p.act_trace.input);
             for layer in 0..=self.actor.shape.layers {
-                self.actor.forward(layer, p.acting, &mut p.act_trace);
+                self.actor.forward(layer, delta, &mut p.act_trace);
             }
             advance(&self.plan, latent, p.act_trace.output);
         }

@@ -74,7 +74,7 @@ impl Layout {
         networks
             + 2 * self.trace_words()
             + self.row * self.rows
-            + 3 * self.act
+            + 4 * self.act
             + self.candidates * (self.act + 1)
             + self.ring
     }
@@ -96,6 +96,8 @@ pub(super) struct Parts<'m> {
     pub trace: Trace<'m>,
     pub act_trace: Trace<'m>,
     pub rows: &'m mut [f32],
+    /// The latent of a decision.
+    pub decided: &'m mut [f32],
     pub noise: &'m mut [f32],
     pub latent: &'m mut [f32],
     pub target: &'m mut [f32],
@@ -155,6 +157,7 @@ impl Layout {
             trace: self.trace(&mut m),
             act_trace: self.trace(&mut m),
             rows: floats(&mut m, self.row * self.rows),
+            decided: floats(&mut m, self.act),
             noise: floats(&mut m, self.act),
             latent: floats(&mut m, self.act),
             target: floats(&mut m, self.act),

@@ -331,6 +331,31 @@ impl<'a> Network<'a> {
         }
     }
 
+    /// Writes the factory's parameters with the delta added, which is a network of its own; its sums are rounded otherwise
+    /// than those of factory and delta side by side.
+    pub fn merge(&self, delta: &[f32], out: &mut [f32]) {
+        out.iter_mut().zip(self.factory).for_each(|(out, w)| *out = *w);
+        let mut at = 0;
+        for l in 0..=self.shape.layers {
+            let (rows, columns) = self.shape.size(l);
+            let (layer, _) = self.layer(l, delta);
+            let here = out.get_mut(at..at + rows * columns + rows).unwrap_or_default();
+            let (weights, bias) = here.split_at_mut_checked(rows * columns).unwrap_or_default();
+            match layer.kind {
+                Kind::None | Kind::Bias => {}
+                Kind::Full => add(weights, layer.inner),
+                Kind::Rank(r) => {
+                    let columns = weights.chunks_exact_mut(rows.max(1)).zip(layer.inner.chunks_exact(r.max(1)));
+                    columns.for_each(|(column, v)| gemv_add(layer.outer, v, column));
+                }
+            }
+            weights.iter_mut().for_each(|w| *w = math::flush(*w));
+            add(bias, layer.bias_delta);
+            bias.iter_mut().for_each(|b| *b = math::flush_bias(*b));
+            at += rows * columns + rows;
+        }
+    }
+
     /// A fresh delta: everything zero but `V`, whose numbers are uniform with variance one over the inputs.
     pub fn start(&self, delta: &mut [f32], mut random: impl FnMut() -> u32) {
         delta.fill(0.0);

@@ -5,12 +5,14 @@
 //! the time the next is due, so that the result is the device's, bit for bit, where that keeps up. Between episodes, at
 //! marks of robot time, the policy is evaluated apart from its learning. Deterministic given the seed. No panics.
 
+pub mod curve;
+
 use crate::env::{Decision, EnvSpec};
 use crate::evaluate::{Player, play_plain};
 use crate::noise::Noise;
 use crate::stats::Summary;
 use crate::{Error, Result};
-use flowlet::finetune::{After, Config, Learner, Optimiser, Storage, Trained, words};
+use flowlet::finetune::{After, Config, Learner, Optimiser, Report, Storage, Trained, words};
 use flowlet::policy::Artefact;
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -34,6 +36,8 @@ pub struct Options {
     pub eval_seed: u64,
     /// Factor on the reward of a decision, as in training.
     pub reward_scale: f64,
+    /// Episodes of a trial, after which the acting policy is kept, goes on or is rolled back.
+    pub trial: usize,
 }
 
 /// A point of the curve.
@@ -45,8 +49,10 @@ pub struct Row {
     pub updates: u32,
     /// Mean return of the training episodes since the last row.
     pub training: f64,
-    /// The evaluation.
-    pub returns: Summary,
+    /// The evaluation of the policy that acts.
+    pub acting: Summary,
+    /// The evaluation of the policy that is kept; the factory's at first.
+    pub kept: Summary,
     /// Mean absolute temporal-difference error of the last update.
     pub td_error: f32,
     /// Its mean value.
@@ -64,37 +70,79 @@ pub struct Outcome {
     pub ram_bytes: usize,
     /// Resets after divergence.
     pub resets: u32,
+    /// Trials after which the policy was rolled back.
+    pub rolled_back: u32,
+    /// The parameters of the kept policy.
+    pub params: Vec<f32>,
+}
+
+/// The share of the kept policy's return below which a trial is lost.
+const LOST: f64 = 0.07;
+
+/// Trials of the acting policy: a stand-in for a test with stated error rates, on the return of the learner's own reward.
+struct Trials {
+    length: usize,
+    best: f64,
+    returns: Vec<f64>,
+    rolled_back: u32,
+}
+
+impl Trials {
+    fn new(length: usize) -> Self {
+        Self { length: length.max(1), best: f64::NEG_INFINITY, returns: Vec::new(), rolled_back: 0 }
+    }
+
+    fn episode(&mut self, total: f64, learner: &mut Learner<'_, Vec<u32>>) {
+        self.returns.push(total);
+        if self.returns.len() < self.length {
+            return;
+        }
+        let mean = self.returns.iter().sum::<f64>() / self.length as f64;
+        self.returns.clear();
+        if mean > self.best {
+            self.best = mean;
+            learner.keep();
+        } else if mean < self.best - LOST * self.best.abs() {
+            self.rolled_back += 1;
+            learner.roll_back();
+        }
+    }
 }
 
 /// The named ways to configure a learner.
 pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Config> {
     let adam = Config {
-        actor: Trained::LowRank(4),
-        critic: Trained::LowRank(4),
+        actor: Trained::LowRank(1),
+        critic: Trained::LowRank(7),
         optimiser: Optimiser::Adam,
         transitions: 2000,
         storage: Storage::I16,
         batch: 16,
-        actor_batch: 8,
+        actor_batch: 4,
         candidates: 8,
         critic_rate: 1e-3,
-        actor_rate: 3e-4,
+        actor_rate: 1e-4,
         gradient_limit: 10.0,
         discount: 0.99,
-        target_rate: 0.01,
-        acting_rate: 0.05,
+        target_rate: 0.02,
+        acting_rate: 0.01,
         temperature: artefact.temperature().max(1e-3),
         spread: 0.3,
         // The largest reward of a decision that the task's scale makes of the plant's.
         reward_limit: (spec.reward_scale * 5.0) as f32,
-        every: 8,
+        every: 4,
         warmup: 500,
-        exploration: 0.1,
-        thinning: 1,
+        exploration: 0.0,
+        thinning: 8,
     };
     Ok(match name {
         "adam" => adam,
-        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, actor: Trained::LowRank(2), critic: Trained::LowRank(2), ..adam },
+        "lean" => Config {
+            optimiser: Optimiser::Lean,
+            transitions: 500,
+            critic: Trained::LowRank(4),
+            ..adam
+        },
         "all" => Config { actor: Trained::All, critic: Trained::All, ..adam },
         "last" => Config { actor: Trained::Last(1), critic: Trained::Last(1), ..adam },
         _ => return Err(Error::usage(format!("there is no mode {name}: use adam, lean, all or last"))),
@@ -161,9 +209,10 @@ pub fn set(config: &mut Config, key: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// Plays the learner's acting policy.
+/// Plays the learner's acting policy, or the one that is kept.
 struct Acting<'l, 'a> {
     learner: &'l mut Learner<'a, Vec<u32>>,
+    kept: bool,
     rng: Xoshiro128PlusPlus,
 }
 
@@ -177,7 +226,12 @@ impl Player for Acting<'_, '_> {
     }
 
     fn act(&mut self, observation: &[f32], _: Option<usize>, action: &mut [f32]) -> Result<()> {
-        if self.learner.act(observation, &mut self.rng, action) {
+        let decided = if self.kept {
+            self.learner.act_kept(observation, &mut self.rng, action)
+        } else {
+            self.learner.act(observation, &mut self.rng, action)
+        };
+        if decided {
             return Ok(());
         }
         Err(Error::failure("an observation is not finite"))
@@ -201,62 +255,100 @@ pub fn finetune(
     let ram_bytes = 4 * memory.len() + size_of::<Learner<'static, [u32; 0]>>();
     let mut learner =
         Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
-    let mut resets = Noise::new(options.seed, STREAM_RESETS);
-    let mut rng = Xoshiro128PlusPlus::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ STREAM_NOISE);
-    let decisions = (options.seconds / env.period()).round() as u64;
-    let every = (options.every / env.period()).round().max(1.0) as u64;
-    let (obs, act) = (env.spec().obs(), env.spec().act());
-    let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
-    let mut rows = Vec::new();
-    let (mut played, mut total) = (Vec::new(), 0.0);
-    let mut report = |learner: &mut Learner<'_, Vec<u32>>, done: u64, played: &mut Vec<f64>| -> Result<()> {
-        let ends = done == 0 || done == decisions;
-        let episodes = options.episodes[usize::from(ends)];
-        let mut player = Acting { learner, rng: Xoshiro128PlusPlus::seed_from_u64(0) };
-        let returns = play_plain(&mut player, apart, episodes, options.eval_seed, &mut |_| {})?;
-        let said = learner.report();
-        let row = Row {
-            seconds: done as f64 * apart.period(),
-            updates: learner.updates(),
-            training: played.iter().sum::<f64>() / played.len() as f64,
-            returns: Summary::of(&returns),
-            td_error: said.td_error,
-            value: said.value,
-            effective: said.effective,
-        };
-        played.clear();
-        seen(&row)?;
-        rows.push(row);
-        Ok(())
+    let mut run = Run {
+        resets: Noise::new(options.seed, STREAM_RESETS),
+        rng: Xoshiro128PlusPlus::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ STREAM_NOISE),
+        trials: Trials::new(options.trial),
+        played: Vec::new(),
+        rows: Vec::new(),
+        options,
     };
-    report(&mut learner, 0, &mut played)?;
-    env.reset(resets.rng())?;
-    env.observe(&mut observation);
-    for decision in 1..=decisions {
-        // What a device did since the last decision.
-        learner.finish();
-        learner.pulse();
-        if !learner.explore(&observation, &mut rng, &mut action) {
-            return Err(Error::failure("an observation is not finite"));
-        }
-        plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
-        let outcome = env.step(&plant_action)?;
-        total += outcome.reward;
-        let reward = (outcome.reward * options.reward_scale) as f32;
-        let after = if outcome.terminated { After::Terminal } else { After::Next };
-        learner.record(&observation, &action, reward, after);
+    run.report(&mut learner, apart, (0.0, true), seen)?;
+    run.live(&mut learner, env, apart, seen)?;
+    let mut params = vec![0.0; velocity.params().len()];
+    learner.merge(&mut params);
+    let (resets, rolled_back) = (learner.resets(), run.trials.rolled_back);
+    Ok(Outcome { rows: run.rows, ram_bytes, resets, rolled_back, params })
+}
+
+/// A run under way.
+struct Run<'o> {
+    options: &'o Options,
+    resets: Noise,
+    rng: Xoshiro128PlusPlus,
+    trials: Trials,
+    played: Vec<f64>,
+    rows: Vec<Row>,
+}
+
+impl Run<'_> {
+    /// The robot's time, decision by decision.
+    fn live(
+        &mut self,
+        learner: &mut Learner<'_, Vec<u32>>,
+        env: &mut Decision,
+        apart: &mut Decision,
+        seen: &mut dyn FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let decisions = (self.options.seconds / env.period()).round() as u64;
+        let every = (self.options.every / env.period()).round().max(1.0) as u64;
+        let (obs, act) = (env.spec().obs(), env.spec().act());
+        let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
+        let mut total = 0.0;
+        env.reset(self.resets.rng())?;
         env.observe(&mut observation);
-        if outcome.terminated || outcome.truncated {
-            if !outcome.terminated {
-                learner.record(&observation, &action, 0.0, After::Unknown);
+        for decision in 1..=decisions {
+            // What a device did since the last decision.
+            learner.finish();
+            learner.pulse();
+            if !learner.explore(&observation, &mut self.rng, &mut action) {
+                return Err(Error::failure("an observation is not finite"));
             }
-            played.push(std::mem::take(&mut total));
-            env.reset(resets.rng())?;
+            plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
+            let outcome = env.step(&plant_action)?;
+            total += outcome.reward;
+            let reward = (outcome.reward * self.options.reward_scale) as f32;
+            let after = if outcome.terminated { After::Terminal } else { After::Next };
+            learner.record(&observation, &action, reward, after);
             env.observe(&mut observation);
+            if outcome.terminated || outcome.truncated {
+                if !outcome.terminated {
+                    learner.record(&observation, &action, 0.0, After::Unknown);
+                }
+                self.played.push(total);
+                self.trials.episode(std::mem::take(&mut total), learner);
+                env.reset(self.resets.rng())?;
+                env.observe(&mut observation);
+            }
+            if decision % every == 0 || decision == decisions {
+                let at = (decision as f64 * env.period(), decision == decisions);
+                self.report(learner, apart, at, seen)?;
+            }
         }
-        if decision % every == 0 || decision == decisions {
-            report(&mut learner, decision, &mut played)?;
-        }
+        Ok(())
     }
-    Ok(Outcome { rows, ram_bytes, resets: learner.resets() })
+
+    /// Evaluates both policies, with more episodes at the ends.
+    fn report(
+        &mut self,
+        learner: &mut Learner<'_, Vec<u32>>,
+        apart: &mut Decision,
+        (seconds, end): (f64, bool),
+        seen: &mut dyn FnMut(&Row) -> Result<()>,
+    ) -> Result<()> {
+        let (said, updates) = (learner.report(), learner.updates());
+        let (episodes, seed) = (self.options.episodes[usize::from(end)], self.options.eval_seed);
+        let mut play = |kept: bool| -> Result<Summary> {
+            let mut player = Acting { learner, kept, rng: Xoshiro128PlusPlus::seed_from_u64(0) };
+            Ok(Summary::of(&play_plain(&mut player, apart, episodes, seed, &mut |_| {})?))
+        };
+        let (acting, kept) = (play(false)?, play(true)?);
+        let training = self.played.iter().sum::<f64>() / self.played.len() as f64;
+        let Report { td_error, value, effective } = said;
+        self.played.clear();
+        let row = Row { seconds, updates, training, acting, kept, td_error, value, effective };
+        seen(&row)?;
+        self.rows.push(row);
+        Ok(())
+    }
 }

@@ -115,8 +115,12 @@ impl core::fmt::Display for LearnerError {
             Self::Critics => {
                 f.write_str("fine-tuning starts from two critics, and the policy has none: export it with its critics")
             }
-            Self::Trunk => f.write_str("a policy with a residual trunk cannot be fine-tuned: train one with a plain trunk"),
-            Self::Steps => f.write_str("only a policy of one step from Gaussian noise can be fine-tuned: `distill` makes one"),
+            Self::Trunk => {
+                f.write_str("a policy with a residual trunk cannot be fine-tuned: train one with a plain trunk")
+            }
+            Self::Steps => {
+                f.write_str("only a policy of one step from Gaussian noise can be fine-tuned: `distill` makes one")
+            }
             Self::Config(name) => write!(f, "the learner's {name} is out of range"),
             Self::Memory { expected, found } => {
                 write!(f, "the learner needs {expected} words of memory, and there are {found}")

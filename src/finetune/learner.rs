@@ -627,17 +627,8 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
 }
 
 impl Counter {
-    const IDLE: Self = Self {
-        stage: Stage::Idle,
-        row: 0,
-        turn: 0,
-        critic: 0,
-        layer: 0,
-        at: 0,
-        norm: 0.0,
-        step: None,
-        value: 0.0,
-    };
+    const IDLE: Self =
+        Self { stage: Stage::Idle, row: 0, turn: 0, critic: 0, layer: 0, at: 0, norm: 0.0, step: None, value: 0.0 };
 
     fn next_row(&mut self, rows: usize, again: Stage, then: Stage) {
         self.row += 1;
@@ -689,4 +680,3 @@ fn advance(plan: &Plan, latent: &mut [f32], velocity: &[f32]) {
 fn clip(plan: &Plan, latent: &mut [f32]) {
     latent.iter_mut().for_each(|x| *x = math::clip(*x, plan.latent_clip));
 }
-

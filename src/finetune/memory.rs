@@ -70,7 +70,8 @@ impl Layout {
     }
 
     pub(super) const fn words(&self) -> usize {
-        let networks = self.actor * (3 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
+        let networks =
+            self.actor * (3 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
         networks
             + 2 * self.trace_words()
             + self.row * self.rows

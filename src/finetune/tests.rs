@@ -76,7 +76,8 @@ fn reference(shape: &Perceptron, trained: Trained, factory: &[f32], delta: &[f64
 fn gradients_are_those_of_differences() {
     let mut rng = rng(1);
     for activation in [Activation::Relu, Activation::Tanh, Activation::Silu] {
-        for trained in [Trained::All, Trained::Last(1), Trained::Last(2), Trained::LowRank(1), Trained::LowRank(2), Trained::Bias]
+        for trained in
+            [Trained::All, Trained::Last(1), Trained::Last(2), Trained::LowRank(1), Trained::LowRank(2), Trained::Bias]
         {
             let shape = Perceptron { inputs: 4, hidden: 11, layers: 3, outputs: 2, activation };
             let factory = uniform(shape.params(), 0.5, &mut rng);
@@ -185,7 +186,8 @@ fn optimisers_are_the_textbooks() {
                 } else {
                     m[i] = b1 * m[i] + (1.0 - b1) * g;
                     v[i] = b2 * v[i] + (1.0 - b2) * g * g;
-                    let (mean, root) = (m[i] / (1.0 - f64::powi(b1, t as i32)), (v[i] / (1.0 - f64::powi(b2, t as i32))).sqrt());
+                    let (mean, root) =
+                        (m[i] / (1.0 - f64::powi(b1, t as i32)), (v[i] / (1.0 - f64::powi(b2, t as i32))).sqrt());
                     p[i] -= f64::from(rate) * mean / (root + 1e-8);
                 }
             }
@@ -198,8 +200,7 @@ fn optimisers_are_the_textbooks() {
     }
 }
 
-const RING: Ring =
-    Ring { capacity: 23, obs: 3, act: 2, storage: Storage::F32, obs_limit: 10.0, reward_limit: 2.0 };
+const RING: Ring = Ring { capacity: 23, obs: 3, act: 2, storage: Storage::F32, obs_limit: 10.0, reward_limit: 2.0 };
 
 /// The ring against a list that keeps everything.
 #[test]
@@ -230,7 +231,8 @@ fn replay_is_the_end_of_the_list() {
                 assert_eq!(replay.get(replay.next(at), 0), list[age + 1].0[0]);
             }
         }
-        let whole = (0..cursor.len).filter(|at| Replay::new(RING, &mut cursor.clone(), &mut words).is_whole(*at)).count();
+        let whole =
+            (0..cursor.len).filter(|at| Replay::new(RING, &mut cursor.clone(), &mut words).is_whole(*at)).count();
         let replay = Replay::new(RING, &mut cursor, &mut words);
         match replay.draw(|| rng.next_u32()) {
             Some(at) => assert!(replay.is_whole(at)),
@@ -268,7 +270,13 @@ fn sixteen_bits_are_off_by_half_a_step_at_most() {
         replay.push(&obs, &act, reward, After::Next);
         let values = obs.iter().chain(&act).chain([&reward]);
         for (place, value) in values.enumerate() {
-            let limit = if place < 3 { 10.0 } else if place < 5 { 1.0f32 } else { 2.0 };
+            let limit = if place < 3 {
+                10.0
+            } else if place < 5 {
+                1.0f32
+            } else {
+                2.0
+            };
             // Half a step, and the rounding of the products.
             let bound = limit * (0.5 / 32_767.0 + 3e-7);
             assert!((replay.get(at, place) - value.clamp(-limit, limit)).abs() <= bound, "{place} {value}");

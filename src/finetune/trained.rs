@@ -45,13 +45,7 @@ impl Perceptron {
     /// A velocity network on the observation, the latent and the time features in a row.
     pub const fn velocity(shape: &VelocityShape) -> Self {
         let inputs = shape.obs.saturating_add(shape.act).saturating_add(shape.frequencies.saturating_mul(2));
-        Self {
-            inputs,
-            hidden: shape.hidden,
-            layers: shape.layers,
-            outputs: shape.act,
-            activation: shape.activation,
-        }
+        Self { inputs, hidden: shape.hidden, layers: shape.layers, outputs: shape.act, activation: shape.activation }
     }
 
     /// A critic on the observation and the action in a row.
@@ -239,14 +233,9 @@ impl<'a> Network<'a> {
         let (h, rank) = (self.shape.hidden, self.shape.rank(self.trained));
         let (layer, _) = self.layer(l, delta);
         let (below, above) = trace.post.split_at_mut_checked(l * h).unwrap_or_default();
-        let x: &[f32] =
-            if l == 0 { trace.input } else { below.get((l - 1) * h..).unwrap_or(&[]) };
+        let x: &[f32] = if l == 0 { trace.input } else { below.get((l - 1) * h..).unwrap_or(&[]) };
         let last = l == self.shape.layers;
-        let y = if last {
-            &mut *trace.output
-        } else {
-            trace.pre.get_mut(l * h..(l + 1) * h).unwrap_or_default()
-        };
+        let y = if last { &mut *trace.output } else { trace.pre.get_mut(l * h..(l + 1) * h).unwrap_or_default() };
         y.iter_mut().zip(layer.bias).for_each(|(y, b)| *y = *b);
         for (y, db) in y.iter_mut().zip(layer.bias_delta) {
             *y = math::flush_bias(*y + db);
@@ -283,8 +272,7 @@ impl<'a> Network<'a> {
         let (layer, at) = self.layer(l, delta);
         let numbers = layer.kind.numbers(rows, columns);
         let gradient = gradient.get_mut(at..at + numbers).unwrap_or_default();
-        let x: &[f32] =
-            if l == 0 { trace.input } else { trace.post.get((l - 1) * h..l * h).unwrap_or(&[]) };
+        let x: &[f32] = if l == 0 { trace.input } else { trace.post.get((l - 1) * h..l * h).unwrap_or(&[]) };
         let upper = trace.upper.get_mut(..rows).unwrap_or_default();
         let below = l > self.first_trained();
         let lower = trace.lower.get_mut(..columns).unwrap_or_default();

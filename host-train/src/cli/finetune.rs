@@ -123,7 +123,8 @@ fn tell(outcome: &Outcome, scratch: Option<Summary>, folder: &Path, output: Outp
             .map_or("less than the factory's policy: there is nothing to bring back".to_string(), |share| {
                 format!("{:.0} % of the way there was brought back", 100.0 * share)
             });
-        output.line(&format!("trained from scratch for this plant: {:.1} +- {:.1}, {share}", scratch.mean, scratch.ci95));
+        output
+            .line(&format!("trained from scratch for this plant: {:.1} +- {:.1}, {share}", scratch.mean, scratch.ci95));
     }
     output.line(&format!(
         "the learner takes {} bytes of RAM; {} trials rolled back, {} resets; {}",
@@ -147,8 +148,9 @@ fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Result<PathBu
     if filled || path.is_file() {
         return Err(Error::usage(format!("{} is there already: give --out a new folder", path.display())));
     }
-    std::fs::create_dir_all(&path)
-        .map_err(|e| Error::failure(format!("cannot make the folder {} ({e}): choose another with --out", path.display())))?;
+    std::fs::create_dir_all(&path).map_err(|e| {
+        Error::failure(format!("cannot make the folder {} ({e}): choose another with --out", path.display()))
+    })?;
     Ok(path)
 }
 
@@ -160,7 +162,11 @@ fn scratch(folder: &Path, env: &str, set: &[String], seed: u64) -> Result<Artefa
     if path.is_file() {
         return ArtefactBytes::read(&path);
     }
-    note(&format!("training from scratch for this plant, {} control steps, into {}", config.total_timesteps, path.display()));
+    note(&format!(
+        "training from scratch for this plant, {} control steps, into {}",
+        config.total_timesteps,
+        path.display()
+    ));
     let mut trainer = Trainer::new(&config)?;
     trainer.run(&mut ())?;
     let policy = session::artefact(&trainer)?.ok_or_else(|| Error::failure("the training left no policy"))?;

@@ -38,7 +38,12 @@ pub fn write_curve(path: &Path, title: &str, rows: &[Row], scratch: Option<f64>)
     write_atomic(path, svg.as_bytes())
 }
 
-fn draw(svg: &mut String, title: &str, rows: &[Row], scratch: Option<f64>) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn draw(
+    svg: &mut String,
+    title: &str,
+    rows: &[Row],
+    scratch: Option<f64>,
+) -> std::result::Result<(), Box<dyn std::error::Error>> {
     const KEPT: RGBColor = RGBColor(0, 90, 160);
     const ACTING: RGBColor = RGBColor(213, 94, 0);
     const SCRATCH: RGBColor = RGBColor(90, 90, 90);
@@ -71,9 +76,11 @@ fn draw(svg: &mut String, title: &str, rows: &[Row], scratch: Option<f64>) -> st
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 14))
         .draw()?;
-    for (series, colour, label) in
-        [(acting, ACTING, "the policy that learns"), (kept, KEPT, "the policy that is kept"), (level, SCRATCH, "trained from scratch")]
-    {
+    for (series, colour, label) in [
+        (acting, ACTING, "the policy that learns"),
+        (kept, KEPT, "the policy that is kept"),
+        (level, SCRATCH, "trained from scratch"),
+    ] {
         chart
             .draw_series(LineSeries::new(series, colour.stroke_width(2)))?
             .label(label)

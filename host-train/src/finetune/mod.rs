@@ -137,12 +137,7 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
     };
     Ok(match name {
         "adam" => adam,
-        "lean" => Config {
-            optimiser: Optimiser::Lean,
-            transitions: 500,
-            critic: Trained::LowRank(4),
-            ..adam
-        },
+        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(4), ..adam },
         "all" => Config { actor: Trained::All, critic: Trained::All, ..adam },
         "last" => Config { actor: Trained::Last(1), critic: Trained::Last(1), ..adam },
         _ => return Err(Error::usage(format!("there is no mode {name}: use adam, lean, all or last"))),
@@ -253,8 +248,7 @@ pub fn finetune(
     };
     let memory = vec![0; words(velocity.shape(), critic.shape(), &config)];
     let ram_bytes = 4 * memory.len() + size_of::<Learner<'static, [u32; 0]>>();
-    let mut learner =
-        Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
+    let mut learner = Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
     let mut run = Run {
         resets: Noise::new(options.seed, STREAM_RESETS),
         rng: Xoshiro128PlusPlus::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ STREAM_NOISE),

@@ -2,9 +2,10 @@
 //!
 //! An update draws a batch, computes its temporal-difference targets with the critics' slow deltas, takes an optimiser's
 //! step with each critic, moves the slow deltas, makes the actor's targets by Reverse Flow Matching and takes a step with it;
-//! last it publishes: the delta that acts follows the one that learns. [`Learner::slice`] does one layer of one row, or a
+//! last it publishes: an average follows the
+//! delta that learns, and acts from the next [`Learner::promote`] on. [`Learner::slice`] does one layer of one row, or a
 //! chunk of an optimiser's step, and returns; what an update computes does not depend on what happens between its slices,
-//! for its batch is copied at its start and the delta that acts changes in its last slice alone.
+//! for its batch is copied at its start and the average changes after its last slice alone.
 //!
 //! No panics, no allocation, the same bits everywhere. A number that is not finite, or a value beyond what rewards can add
 //! up to, sets every delta back to the factory's ([`Learner::resets`] counts); the policy goes on.
@@ -186,6 +187,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         self.actor.start(p.actor, || rng.next_u32());
         copy(p.acting, p.actor);
         copy(p.kept, p.actor);
+        copy(p.average, p.actor);
         p.actor_moments.fill(0);
         for (network, critic) in self.critics.iter().zip(p.critics) {
             network.start(critic.delta, || rng.next_u32());
@@ -243,6 +245,12 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         self.actor.merge(p.kept, out);
     }
 
+    /// The average of what was learned so far acts from now on, and stays as it is until the next call: a candidate.
+    pub fn promote(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.acting, p.average);
+    }
+
     /// Keeps the acting delta as the best so far.
     pub fn keep(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
@@ -254,6 +262,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         let p = self.layout.carve(self.memory.as_mut());
         copy(p.acting, p.kept);
         copy(p.actor, p.kept);
+        copy(p.average, p.kept);
         p.actor_moments.fill(0);
         p.gradient.fill(0.0);
         self.clocks[2] = Clock::START;
@@ -357,7 +366,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
 
     fn publish(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
-        follow(p.acting.iter_mut().zip(p.actor.iter()), self.config.acting_rate);
+        follow(p.average.iter_mut().zip(p.actor.iter()), self.config.acting_rate);
         self.updates = self.updates.saturating_add(1);
         self.report = self.sums;
         self.at = Counter::IDLE;

@@ -71,7 +71,7 @@ impl Layout {
 
     pub(super) const fn words(&self) -> usize {
         let networks =
-            self.actor * (3 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
+            self.actor * (4 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
         networks
             + 2 * self.trace_words()
             + self.row * self.rows
@@ -91,6 +91,8 @@ pub(super) struct Parts<'m> {
     pub actor: &'m mut [f32],
     pub acting: &'m mut [f32],
     pub kept: &'m mut [f32],
+    /// The slow average of the actor: the next candidate.
+    pub average: &'m mut [f32],
     pub actor_moments: &'m mut [u32],
     pub critics: [CriticParts<'m>; 2],
     pub gradient: &'m mut [f32],
@@ -152,6 +154,7 @@ impl Layout {
             actor: floats(&mut m, self.actor),
             acting: floats(&mut m, self.actor),
             kept: floats(&mut m, self.actor),
+            average: floats(&mut m, self.actor),
             actor_moments: cut(&mut m, self.actor * self.moments),
             critics: [critic(&mut m), critic(&mut m)],
             gradient: floats(&mut m, max(self.actor, self.critic)),

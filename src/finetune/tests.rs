@@ -392,6 +392,7 @@ fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, mut slices: impl FnM
     let mut observation = [0.0; 2];
     for decision in 0..3000 {
         learner.pulse();
+        learner.promote();
         assert!(learner.explore(&observation, &mut noise, &mut action));
         assert!((-2.0..=2.0).contains(&action[0]));
         learner.record(&observation, &action, reward(decision, action[0]), After::Next);

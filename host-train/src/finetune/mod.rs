@@ -106,6 +106,8 @@ impl Trials {
             self.rolled_back += 1;
             learner.roll_back();
         }
+        // The policy that is measured next does not change while it is.
+        learner.promote();
     }
 }
 

@@ -139,7 +139,7 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
     };
     Ok(match name {
         "adam" => adam,
-        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(4), ..adam },
+        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(3), ..adam },
         "all" => Config { actor: Trained::All, critic: Trained::All, ..adam },
         "last" => Config { actor: Trained::Last(1), critic: Trained::Last(1), ..adam },
         _ => return Err(Error::usage(format!("there is no mode {name}: use adam, lean, all or last"))),

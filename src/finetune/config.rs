@@ -80,7 +80,7 @@ pub enum LearnerError {
 impl Config {
     /// Names the first constant that is out of range.
     pub fn check(&self) -> Result<(), LearnerError> {
-        let positive = |x: f32| x.is_finite() && x >= 1e-9 && x <= 1e6;
+        let positive = |x: f32| (1e-9..=1e6).contains(&x);
         let share = |x: f32| (1e-6..=1.0).contains(&x);
         for (ok, name) in [
             (self.transitions >= 2 * self.batch && self.transitions <= 1 << 20, "transitions"),

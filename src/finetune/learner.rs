@@ -471,7 +471,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
                     at.stage = Stage::FitBack;
                     let q = p.trace.output.first().copied().unwrap_or(0.0);
                     let error = q - *target;
-                    if !(q.abs() <= 4.0 * self.value_limit) {
+                    if q.is_nan() || q.abs() > 4.0 * self.value_limit {
                         self.diverged();
                         return true;
                     }

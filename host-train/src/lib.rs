@@ -14,6 +14,7 @@ pub mod distill;
 pub mod env;
 pub mod evaluate;
 pub mod export;
+pub mod finetune;
 pub mod fleet;
 pub mod hil;
 pub mod nn;

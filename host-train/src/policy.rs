@@ -177,6 +177,13 @@ impl ArtefactBytes {
         self.remade((*net.shape(), net.frequencies(), Weights::Int8(words)), *old.plan(), true, &[])
     }
 
+    /// The same policy with other parameters of its network, which is in f32.
+    pub fn with_params(&self, params: &[f32]) -> Result<Self> {
+        let old = self.artefact()?;
+        let net = old.velocity();
+        self.remade((*net.shape(), net.frequencies(), Weights::F32(params)), *old.plan(), true, &[])
+    }
+
     /// The same policy with a network that knows no time and is integrated in one Euler step.
     pub fn one_step(&self, net: &VelocityNet, keep_critics: bool) -> Result<Self> {
         let old = self.artefact()?;

@@ -11,6 +11,7 @@ mod distill;
 mod envs;
 mod eval;
 mod export;
+mod finetune;
 mod hil;
 mod inspect;
 mod plot;
@@ -63,6 +64,8 @@ enum Command {
     Export(ExportArgs),
     /// Learn a policy that needs one step from a trained run, and tell what it loses
     Distill(DistillArgs),
+    /// Let a policy go on learning on a changed plant, by the learner that runs on the device
+    Finetune(FinetuneArgs),
     /// Tabulate return, multiply-accumulates, instructions and memory by solver steps and particles
     Profile(ProfileArgs),
     /// List the environments with their limits, defaults and physics
@@ -330,6 +333,44 @@ pub struct DistillArgs {
     pub width: Option<usize>,
 }
 
+/// Options of `finetune`.
+#[derive(Args, Clone, Debug)]
+pub struct FinetuneArgs {
+    /// The factory's policy, with its critics, or a run folder
+    #[arg(long, value_name = "FILE|RUN")]
+    pub policy: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Change the physics or the learner, for example env.arm_inertia=1.4 or finetune.batch=8; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// What is trained, and in how much memory: adam, lean, all or last
+    #[arg(long, value_name = "NAME", default_value = "adam")]
+    pub mode: String,
+    /// Robot time, s
+    #[arg(long, value_name = "S", default_value_t = 900.0)]
+    pub seconds: f64,
+    /// Robot time between evaluations, s
+    #[arg(long, value_name = "S", default_value_t = 60.0)]
+    pub every: f64,
+    /// Episodes after which the policy that learns is kept, goes on, or is rolled back
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub trial: u32,
+    /// The folder for the results [default: a new one under runs/]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Train no policy from scratch to compare with
+    #[arg(long)]
+    pub without_scratch: bool,
+    /// Episodes of an evaluation; five times as many before and after
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+}
+
 /// Options of `check-env`.
 #[derive(Args, Clone, Debug)]
 pub struct CheckEnvArgs {
@@ -544,6 +585,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Verify(args)) => verify::run(&args, output),
         Some(Command::Export(args)) => export::run(&args, output),
         Some(Command::Distill(args)) => distill::run(&args, output),
+        Some(Command::Finetune(args)) => finetune::run(&args, output),
         Some(Command::Profile(args)) => profile::run(&args, output),
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),

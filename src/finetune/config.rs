@@ -1,0 +1,132 @@
+//! Constants of a learner, their limits, and why there can be none.
+//!
+//! No panics, no allocation.
+
+use super::optimiser::Optimiser;
+use super::replay::Storage;
+use super::trained::Trained;
+
+/// Constants of a learner.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    /// What of the actor is trained.
+    pub actor: Trained,
+    /// What of the critics is trained.
+    pub critic: Trained,
+    /// Of all networks.
+    pub optimiser: Optimiser,
+    /// Entries of the replay ring.
+    pub transitions: usize,
+    /// How the ring keeps numbers.
+    pub storage: Storage,
+    /// Rows of the critics' batch.
+    pub batch: usize,
+    /// Rows of the actor's, at most as many.
+    pub actor_batch: usize,
+    /// Candidates for an action, 2 to 32.
+    pub candidates: usize,
+    /// Learning rate of the critics.
+    pub critic_rate: f32,
+    /// Learning rate of the actor.
+    pub actor_rate: f32,
+    /// Largest norm of a gradient.
+    pub gradient_limit: f32,
+    /// Discount of a decision.
+    pub discount: f32,
+    /// Share of the slow critics' step towards the fast.
+    pub target_rate: f32,
+    /// Share of the acting delta's step towards the learning one.
+    pub acting_rate: f32,
+    /// Temperature of the target policy, in units of value.
+    pub temperature: f32,
+    /// Standard deviation of candidates about the policy's own action, in `[-1, 1]` units.
+    pub spread: f32,
+    /// Largest magnitude of a reward.
+    pub reward_limit: f32,
+    /// Decisions from one update to the next.
+    pub every: u32,
+    /// Updates of the critics before the actor's first.
+    pub warmup: u32,
+    /// Standard deviation of the noise on a learner's action, in `[-1, 1]` units.
+    pub exploration: f32,
+    /// Of so many runs of 16 transitions one is kept.
+    pub thinning: u32,
+}
+
+/// Why there can be no learner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum LearnerError {
+    /// The policy is not in f32.
+    NumberFormat,
+    /// The artefact has no two critics.
+    Critics,
+    /// The network's hidden layers are joined residually.
+    Trunk,
+    /// The policy takes several steps, or noise that is not Gaussian.
+    Steps,
+    /// A constant of the configuration is out of range.
+    Config(&'static str),
+    /// The memory is shorter than these sizes need.
+    Memory {
+        /// Words needed.
+        expected: usize,
+        /// Words there are.
+        found: usize,
+    },
+}
+
+impl Config {
+    /// Names the first constant that is out of range.
+    pub fn check(&self) -> Result<(), LearnerError> {
+        let positive = |x: f32| (1e-9..=1e6).contains(&x);
+        let share = |x: f32| (1e-6..=1.0).contains(&x);
+        for (ok, name) in [
+            (self.transitions >= 2 * self.batch && self.transitions <= 1 << 20, "transitions"),
+            ((1..=256).contains(&self.batch), "batch"),
+            (self.actor_batch >= 1 && self.actor_batch <= self.batch, "actor_batch"),
+            ((2..=32).contains(&self.candidates), "candidates"),
+            (positive(self.critic_rate), "critic_rate"),
+            (positive(self.actor_rate), "actor_rate"),
+            (positive(self.gradient_limit), "gradient_limit"),
+            ((0.0..1.0).contains(&self.discount), "discount"),
+            (share(self.target_rate), "target_rate"),
+            (share(self.acting_rate), "acting_rate"),
+            (positive(self.temperature), "temperature"),
+            (positive(self.spread), "spread"),
+            (positive(self.reward_limit), "reward_limit"),
+            ((0.0..=1.0).contains(&self.exploration), "exploration"),
+            ((1..=1024).contains(&self.thinning), "thinning"),
+            (self.every >= 1, "every"),
+        ] {
+            if !ok {
+                return Err(LearnerError::Config(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl core::fmt::Display for LearnerError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NumberFormat => f.write_str("only a policy in f32 can be fine-tuned: export it without --quantize"),
+            Self::Critics => {
+                f.write_str("fine-tuning starts from two critics, and the policy has none: export it with its critics")
+            }
+            Self::Trunk => {
+                f.write_str("a policy with a residual trunk cannot be fine-tuned: train one with a plain trunk")
+            }
+            Self::Steps => {
+                f.write_str("only a policy of one step from Gaussian noise can be fine-tuned: `distill` makes one")
+            }
+            Self::Config(name) => write!(f, "the learner's {name} is out of range"),
+            Self::Memory { expected, found } => {
+                write!(f, "the learner needs {expected} words of memory, and there are {found}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for LearnerError {}

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/records");
+const SUITE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/records/suite");
 
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_host-train")).args(args).output().unwrap()
@@ -57,11 +58,11 @@ fn records_are_matched() {
     let output = run(&["check-env", RECORDS, "--json"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let report = json(&output);
-    assert_eq!((report["records"].as_u64(), report["steps"].as_u64()), (Some(5), Some(700)));
+    assert_eq!((report["records"].as_u64(), report["steps"].as_u64()), (Some(3), Some(600)));
     for key in ["max_obs_diff", "max_reward_diff"] {
         assert!(report[key].as_f64().unwrap() <= 1e-6, "{report}");
     }
-    let only = json(&run(&["--json", "check-env", RECORDS, "--env", "cartpole"]));
+    let only = json(&run(&["--json", "check-env", SUITE, "--env", "cartpole"]));
     assert_eq!((only["records"].as_u64(), only["steps"].as_u64()), (Some(1), Some(50)));
     let file = format!("{RECORDS}/pendulum_v1.json");
     let output = run(&["check-env", &file]);
@@ -73,13 +74,13 @@ fn records_are_matched() {
 fn a_difference_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("off.json");
-    let whole = fs::read_to_string(format!("{RECORDS}/cartpole_swingup.json")).unwrap();
+    let whole = fs::read_to_string(format!("{SUITE}/cartpole_swingup.json")).unwrap();
     let mut value: Value = serde_json::from_str(&whole).unwrap();
     let seen = value["reward"][20].as_f64().unwrap();
     value["reward"][20] = (seen + 3e-6).into();
     fs::write(&path, value.to_string()).unwrap();
     let path = path.to_str().unwrap();
-    refused(&["check-env", path], 1, &["differs"]);
+    refused(&["check-env", path], 1, &["differ"]);
     let output = run(&["check-env", path, "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let off = json(&output)["max_reward_diff"].as_f64().unwrap();
@@ -94,18 +95,18 @@ fn records_that_cannot_be_checked_are_named() {
     refused(&["check-env", here], 1, &["pendulum, cartpole"]);
     refused(&["check-env", &at("missing.json")], 2, &["cannot read", "missing.json"]);
     refused(&["check-env", RECORDS, "--env", "walker"], 2, &["walker", "pendulum, cartpole"]);
-    let other = r#"{"domain":"hopper","task":"hop","start":{"qpos":[0],"qvel":[0],"obs":[0]},"actions":[[0]],"obs":[[0]],"reward":[0]}"#;
-    fs::write(at("hopper.json"), other).unwrap();
+    let other = r#"{"domain":"swimmer","task":"swimmer6","start":{"qpos":[0],"qvel":[0],"obs":[0]},"actions":[[0]],"obs":[[0]],"reward":[0]}"#;
+    fs::write(at("swimmer.json"), other).unwrap();
     fs::write(at("notes.json"), "{}").unwrap();
     refused(&["check-env", here], 1, &["no record"]);
-    refused(&["check-env", &at("hopper.json")], 1, &["no record"]);
-    refused(&["check-env", &at("hopper.json"), "--env", "cartpole"], 2, &["does not fit"]);
+    refused(&["check-env", &at("swimmer.json")], 1, &["no record"]);
+    refused(&["check-env", &at("swimmer.json"), "--env", "cartpole"], 2, &["does not fit"]);
     // Beside a record that is covered they are only named.
     fs::copy(format!("{RECORDS}/pendulum_v1.json"), at("pendulum.json")).unwrap();
     let output = run(&["check-env", here, "--json"]);
     assert!(output.status.success());
     let stderr = text(&output.stderr);
-    for word in ["2 of 3", "hopper.json (hopper-hop)", "notes.json (no record)"] {
+    for word in ["2 of the records in 3 files", "swimmer.json (swimmer-swimmer6)", "notes.json (no record)"] {
         assert!(stderr.contains(word), "{stderr}");
     }
     fs::write(at("torn.json"), "{\"env\":").unwrap();

@@ -6,6 +6,7 @@
 //! * [`cargo`]: cargo as a child process, with an environment that does not leak from one build into another.
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
 //! * [`python`]: Python environments with the packages that results are checked against.
+//! * [`mujoco`]: MuJoCo's library and the Control Suite's models, fetched once.
 //! * [`elf`]: flash and static RAM from an ELF's sections.
 //! * [`images`]: builds the images of real boards and says what they take.
 //! * [`qemu`]: runs an ELF and decodes its `defmt` log.
@@ -37,6 +38,7 @@ pub mod few_step;
 pub mod firmware_report;
 pub mod hil;
 pub mod images;
+pub mod mujoco;
 pub mod policy;
 pub mod profile_fit;
 pub mod python;
@@ -88,6 +90,8 @@ pub enum Command {
     Qemu(qemu::Options),
     /// Write capi/include/flowlet.h, build the firmware in C and compare its digests with the host's
     CInterface,
+    /// Bring MuJoCo's library and the Control Suite's models, for `host-train --features mujoco`
+    FetchMujoco,
     /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
     Setup,
 }
@@ -121,6 +125,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Hil(options) => hil::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::CInterface => c_interface::run(&root),
+        Command::FetchMujoco => mujoco::run(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;

@@ -25,6 +25,15 @@ pub fn test_venv(root: &Path) -> Result<PathBuf> {
     venv(root, "test", &root.join(TEST_REQUIREMENTS))
 }
 
+/// An environment with pip and nothing else.
+pub fn bare_venv(root: &Path) -> Result<PathBuf> {
+    let folder = cargo::target_directory(root).join("python");
+    let list = folder.join("bare.txt");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::write(&list, "").with_context(|| format!("cannot write {}", list.display()))?;
+    venv(root, "bare", &list)
+}
+
 /// The interpreter of the environment `name`, which holds what `requirements` lists.
 ///
 /// Made or made anew where it has to be; a second call with the same requirements only reads two small files.
@@ -83,7 +92,7 @@ fn probe(root: &Path) -> Option<String> {
 }
 
 /// Runs a command to its end; its last words and `advice` where it fails.
-fn finish(command: &mut Command, advice: &str) -> Result<()> {
+pub fn finish(command: &mut Command, advice: &str) -> Result<()> {
     // Both have their say: venv complains on one of them, pip on the other.
     let output = command.output().with_context(|| advice.to_string())?;
     if output.status.success() {

@@ -5,7 +5,7 @@
 
 use super::{CheckEnvArgs, Output, note};
 use crate::env;
-use crate::records::{Difference, Recording, TOLERANCE};
+use crate::records::{Difference, EXACT, Recording, TOLERANCE};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -22,76 +22,94 @@ pub(super) fn run(args: &CheckEnvArgs, output: Output) -> Result<()> {
     let mut total = Difference::default();
     let mut left_out = Vec::new();
     for file in &files {
-        let Some(recording) = Recording::read(file)? else {
+        let recordings = Recording::read(file)?;
+        if recordings.is_empty() {
             left_out.push(format!("{} (no record)", name_of(file)));
-            continue;
-        };
-        // A folder is sorted by what its records say they are; for a single file --env has the last word.
-        let env = match (&args.env, recording.env) {
-            (Some(wanted), Some(named)) if folder => (wanted == named).then_some(named),
-            (Some(_), None) if folder => None,
-            (Some(wanted), _) => Some(wanted.as_str()),
-            (None, named) => named,
-        };
-        let Some(env) = env else {
-            left_out.push(format!("{} ({})", name_of(file), recording.task));
-            continue;
-        };
-        let difference = recording.replay(&mut *env::make(env, &BTreeMap::new())?)?;
-        output.line(&format!(
-            "{}: {env}, {} steps of {} rollouts, largest difference {:.1e} in an observation, {:.1e} in a reward",
-            name_of(file),
-            difference.steps,
-            difference.records,
-            difference.max_obs,
-            difference.max_reward
-        ));
-        if difference.steps_beyond > 0 {
-            output.line(&format!(
-                "    and {} steps after it left its limits, not held to be equal: {:.1e}",
-                difference.steps_beyond, difference.max_beyond
-            ));
         }
-        total.add(&difference);
+        for recording in recordings {
+            // A folder is sorted by what its records say they are; for a single file --env has the last word.
+            let envs: Vec<&str> = match &args.env {
+                Some(wanted) if folder || recording.envs.contains(&wanted.as_str()) => {
+                    recording.envs.iter().copied().filter(|env| env == wanted).collect()
+                }
+                Some(wanted) => vec![wanted.as_str()],
+                None => recording.envs.clone(),
+            };
+            if envs.is_empty() {
+                left_out.push(format!("{} ({})", name_of(file), recording.task));
+            }
+            for env in envs {
+                let difference = recording.replay(&mut *env::make(env, &BTreeMap::new())?)?;
+                tell(&name_of(file), env, &difference, output);
+                total.add(&difference);
+            }
+        }
     }
     if !left_out.is_empty() {
         note(&format!(
-            "not covered: {} of {} files are not records of {}: {}",
+            "not covered: {} of the records in {} files are not of {}: {}",
             left_out.len(),
             files.len(),
             args.env.clone().unwrap_or_else(|| "any environment".to_string()),
             left_out.join(", ")
         ));
     }
-    if total.steps == 0 {
+    if total.records == 0 {
         return Err(Error::failure(format!(
             "{} holds no record of an environment that can be checked: the environments are {}",
             args.path.display(),
-            env::NAMES.join(", ")
+            env::known().join(", ")
         )));
     }
     output.object(&report(&total, left_out.len()));
     if !total.is_match() {
         return Err(Error::failure(format!(
-            "the environment differs from its record by {:.1e} in an observation and {:.1e} in a reward, more than {TOLERANCE:.0e}: \
-             check that the record is of this environment and version",
-            total.max_obs, total.max_reward
+            "{} of {} records differ, by up to {:.1e} in an observation, {:.1e} in a reward and {:.1e} in a state, more than \
+             {TOLERANCE:.0e}, or {EXACT:.0e} for the Control Suite: check that the record is of this environment and version",
+            total.apart, total.records, total.max_obs, total.max_reward, total.max_state
         )));
     }
-    output.line(&format!("{} rollouts, {} steps: equal to {TOLERANCE:.0e}", total.records, total.steps));
+    let rollouts = total.records - total.placed;
+    output.line(&format!(
+        "{rollouts} rollouts, {} steps, {} placed states: equal to {TOLERANCE:.0e}, the Control Suite's to {EXACT:.0e}",
+        total.steps, total.placed
+    ));
     Ok(())
+}
+
+/// One line about a record, or two.
+fn tell(file: &str, env: &str, difference: &Difference, output: Output) {
+    let what = if difference.placed > 0 {
+        format!("{} placed states", difference.placed)
+    } else {
+        format!("{} steps of {} rollouts", difference.steps, difference.records)
+    };
+    output.line(&format!(
+        "{file}: {env}, {what}, largest difference {:.1e} in an observation, {:.1e} in a reward, {:.1e} in a state",
+        difference.max_obs, difference.max_reward, difference.max_state
+    ));
+    if difference.steps_beyond > 0 {
+        output.line(&format!(
+            "    and {} steps after it left its limits, not held to be equal: {:.1e}",
+            difference.steps_beyond, difference.max_beyond
+        ));
+    }
 }
 
 fn report(total: &Difference, not_covered: usize) -> Value {
     // JSON has no infinity, which stands for a NaN on the way: the largest number is as far from a match.
     json!({
         "records": total.records,
+        "apart": total.apart,
         "steps": total.steps,
+        "placed": total.placed,
         "max_obs_diff": total.max_obs.min(f64::MAX),
         "max_reward_diff": total.max_reward.min(f64::MAX),
+        "max_state_diff": total.max_state.min(f64::MAX),
         "steps_beyond": total.steps_beyond,
         "max_beyond_diff": total.max_beyond.min(f64::MAX),
         "tolerance": TOLERANCE,
+        "tolerance_suite": EXACT,
         "not_covered": not_covered,
     })
 }

@@ -16,7 +16,7 @@ const VARIATIONS: [(&str, &str); 3] = [
 /// Lists every environment with its channels, limits, defaults and physics.
 pub(super) fn run(output: Output) -> Result<()> {
     let mut listed = Vec::new();
-    for name in env::NAMES {
+    for name in env::known() {
         let env = env::make(name, &BTreeMap::new())?;
         let s = env.spec();
         let limits = |v: &[f32]| v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();

@@ -67,6 +67,11 @@ impl Decision {
         self.env.way()
     }
 
+    /// What went wrong where the environment ended the episode itself; see [`Env::fault`].
+    pub fn fault(&self) -> Option<&'static str> {
+        self.env.fault()
+    }
+
     /// Starts an episode.
     pub fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) -> Result<()> {
         self.env.reset(rng)?;

@@ -1,8 +1,8 @@
 //! Environments: what the trainer acts on.
 //!
 //! An [`Env`] is a plant with the facts that training needs beside it ([`EnvSpec`]): limits, time limit, default action
-//! repeat, reward scale and observation normaliser. [`make`] knows the plants of the `plants` crate by name and any
-//! continuous Gymnasium environment as `gym:ID`; an `Env` of your own goes to the trainer directly. [`Decision`] turns
+//! repeat, reward scale and observation normaliser. [`make`] knows the plants of the `plants` crate and, with the feature
+//! `mujoco`, the tasks of the Control Suite by name, and any continuous Gymnasium environment as `gym:ID`; an `Env` of your own goes to the trainer directly. [`Decision`] turns
 //! control steps into the agent's decisions and refuses what is not finite. [`varied`] adds delay, sensor noise and
 //! spreads of every parameter.
 //!
@@ -17,6 +17,8 @@ mod furuta;
 mod gym;
 mod pendulum;
 mod quadrotor2d;
+#[cfg(feature = "mujoco")]
+mod suite;
 mod varied;
 
 pub use decision::{Decision, Transition};
@@ -29,6 +31,30 @@ use std::collections::BTreeMap;
 
 /// The plants that [`make`] knows by name.
 pub const NAMES: [&str; 6] = ["pendulum", "cartpole", "acrobot", "furuta", "quadrotor2d", "fork"];
+
+/// The names of everything that [`make`] makes here: the plants, and with the feature `mujoco` the Control Suite's tasks.
+pub fn known() -> Vec<&'static str> {
+    #[cfg(feature = "mujoco")]
+    return NAMES.into_iter().chain(suite::names()).collect();
+    #[cfg(not(feature = "mujoco"))]
+    NAMES.to_vec()
+}
+
+/// The name of a task of the Control Suite, where this program has it.
+pub fn suite_task(name: &str) -> Option<&'static str> {
+    known().into_iter().skip(NAMES.len()).find(|task| *task == name)
+}
+
+/// A task of the Control Suite, where this program has it.
+#[cfg(feature = "mujoco")]
+fn task(name: &str) -> Option<Result<Box<dyn Env>>> {
+    suite::SuiteEnv::new(name).map(|env| Ok(Box::new(env?) as Box<dyn Env>))
+}
+
+#[cfg(not(feature = "mujoco"))]
+fn task(_: &str) -> Option<Result<Box<dyn Env>>> {
+    None
+}
 
 /// What there is to know about an environment before its first step.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +121,25 @@ impl Step {
     }
 }
 
+/// A state of the physics as a record has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Positions of all joints.
+    pub positions: Vec<f64>,
+    /// Their speeds.
+    pub speeds: Vec<f64>,
+    /// States of the actuators that have one.
+    pub activations: Vec<f64>,
+    /// The controls in force; at the start of an episode there are none.
+    pub controls: Option<Vec<f64>>,
+    /// Accelerations from which the solver of the constraints starts.
+    pub warmstart: Option<Vec<f64>>,
+    /// Seconds since the start.
+    pub time: f64,
+    /// Entries of the model that the reset wrote, by array, kind and name: `geom_pos:geom:target`.
+    pub model: BTreeMap<String, Vec<f64>>,
+}
+
 /// A plant to be controlled. Control steps, not decisions.
 ///
 /// `spec`, `reset`, `step` and `observe` are what there must be; an environment of your own can leave out the rest.
@@ -127,6 +172,22 @@ pub trait Env: Send {
         let _ = state;
         Err(Error::usage(format!("{} cannot be put into a recorded state", self.spec().name)))
     }
+    /// The same with all that a record of the Control Suite holds; what the plant has not is left out.
+    fn place(&mut self, state: &State) -> Result<()> {
+        self.set_state(&[&state.positions[..], &state.speeds].concat())
+    }
+    /// Positions, speeds and activations, where they can be told.
+    fn state(&self) -> Option<State> {
+        None
+    }
+    /// The reward of the present state, where it is a function of that alone.
+    fn reward(&self) -> Option<f64> {
+        None
+    }
+    /// What went wrong where the environment itself ended the episode: physics that diverged.
+    fn fault(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether the plant is where it is held to equal its original: a cart on its rail.
     fn within_limits(&self) -> bool {
         true
@@ -146,12 +207,14 @@ pub fn make(name: &str, overrides: &BTreeMap<String, f64>) -> Result<Box<dyn Env
         "furuta" => Box::new(furuta::FurutaEnv::new()),
         "quadrotor2d" => Box::new(quadrotor2d::Quadrotor2dEnv::new()),
         "fork" => Box::new(fork::ForkEnv::new()),
-        _ => match name.strip_prefix("gym:") {
-            Some(id) => Box::new(gym::GymEnv::new(id)?),
-            None => {
+        _ => match (name.strip_prefix("gym:"), task(name)) {
+            (Some(id), _) => Box::new(gym::GymEnv::new(id)?),
+            (None, Some(task)) => task?,
+            (None, None) => {
+                let suite = if cfg!(feature = "mujoco") { "" } else { "; the Control Suite takes --features mujoco" };
                 return Err(Error::usage(format!(
-                    "unknown environment {name:?}: use one of {}, or gym:ID for one of Gymnasium's",
-                    NAMES.join(", ")
+                    "unknown environment {name:?}: use one of {}, or gym:ID for one of Gymnasium's{suite}",
+                    known().join(", ")
                 )));
             }
         },
@@ -191,7 +254,7 @@ mod tests {
 
     #[test]
     fn specs_agree_with_themselves() {
-        for name in NAMES {
+        for name in known() {
             let env = make(name, &BTreeMap::new()).unwrap();
             let s = env.spec();
             assert_eq!(s.name, name);
@@ -206,11 +269,12 @@ mod tests {
 
     #[test]
     fn unknown_names_list_the_known() {
-        for name in ["cartpole-swingup", "Pendulum", ""] {
+        for name in ["cartpole-swingdown", "Pendulum", ""] {
             let Err(Error::Usage(sentence)) = make(name, &BTreeMap::new()) else {
                 panic!("{name} was accepted");
             };
-            assert!(NAMES.iter().all(|n| sentence.contains(n)), "{sentence}");
+            assert!(known().iter().all(|n| sentence.contains(n)), "{sentence}");
+            assert_eq!(sentence.contains("--features mujoco"), !cfg!(feature = "mujoco"));
         }
         let wrong = BTreeMap::from([("masss".to_string(), 1.0)]);
         let Err(Error::Usage(sentence)) = make("pendulum", &wrong) else {

@@ -14,7 +14,7 @@
 //! episode remains a function of the generator's state at its reset and of the actions. The spec (limits, period) stays
 //! that of the nominal parameters. No panics.
 
-use super::{Env, EnvSpec, Step};
+use super::{Env, EnvSpec, State, Step};
 use crate::{Error, Result};
 use plants::{normal, uniform_in};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -217,6 +217,23 @@ impl Env for Varied {
     fn set_state(&mut self, state: &[f64]) -> Result<()> {
         self.restore()?;
         self.inner.set_state(state)
+    }
+
+    fn place(&mut self, state: &State) -> Result<()> {
+        self.restore()?;
+        self.inner.place(state)
+    }
+
+    fn state(&self) -> Option<State> {
+        self.inner.state()
+    }
+
+    fn reward(&self) -> Option<f64> {
+        self.inner.reward()
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        self.inner.fault()
     }
 
     fn within_limits(&self) -> bool {

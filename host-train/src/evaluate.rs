@@ -31,7 +31,8 @@ pub struct Evaluation {
     /// Return of each episode by the greedy choice, the best of several samples by the critic (for `sac` the mean action);
     /// none where no critic travels along.
     pub best_of: Option<Vec<f64>>,
-    /// The way that each plain episode took, where the environment has several ([`crate::env::Env::way`]); else empty.
+    /// The way that each plain episode took, where the environment has several, and what ended those that physics broke
+    /// off ([`Decision::way`]).
     pub ways: Vec<String>,
     /// The same of the greedy episodes.
     pub best_of_ways: Vec<String>,
@@ -50,14 +51,16 @@ impl Evaluation {
 
     /// Share of the episodes that each way took, of the plain and of the greedy ones; none where there is one way only.
     pub fn shares(&self) -> Option<(Shares<'_>, Shares<'_>)> {
-        fn of(ways: &[String]) -> Shares<'_> {
+        fn of(ways: &[String], episodes: usize) -> Shares<'_> {
             let mut shares = BTreeMap::new();
             for way in ways {
-                *shares.entry(way.as_str()).or_insert(0.0) += 1.0 / ways.len() as f64;
+                *shares.entry(way.as_str()).or_insert(0.0) += 1.0 / episodes as f64;
             }
             shares
         }
-        (!self.ways.is_empty()).then(|| (of(&self.ways), of(&self.best_of_ways)))
+        let greedy = self.best_of.as_ref().map_or(0, Vec::len);
+        let any = !self.ways.is_empty() || !self.best_of_ways.is_empty();
+        any.then(|| (of(&self.ways, self.returns.len()), of(&self.best_of_ways, greedy)))
     }
 }
 

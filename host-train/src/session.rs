@@ -96,6 +96,8 @@ pub struct Session<'a> {
     interrupted: Arc<AtomicBool>,
     reporter: &'a mut dyn Reporter,
     failed: Option<Error>,
+    /// What went wrong in episodes, as far as it was told.
+    faults: Vec<&'static str>,
     /// Returns of the final policy by number of steps; empty before the end.
     steps: Vec<StepEntry>,
     /// TensorBoard's file, where it is asked for.
@@ -211,6 +213,7 @@ impl<'a> Session<'a> {
             interrupted,
             reporter,
             failed: None,
+            faults: Vec::new(),
             steps: Vec::new(),
             events: None,
             _lock: lock,
@@ -432,6 +435,12 @@ impl Observer for Session<'_> {
     fn block(&mut self, View { progress, episodes, trainer }: View<'_>) -> ControlFlow<()> {
         self.book.recent.extend(episodes.iter().map(|e| e.episode_return));
         self.reporter.block(progress, episodes.last().map(|e| e.episode_return));
+        if let Some(fault) = episodes.iter().filter_map(|e| e.fault).find(|fault| !self.faults.contains(fault)) {
+            self.faults.push(fault);
+            self.reporter.note(&format!(
+                "an episode {fault}; such episodes end there, worth nothing more, and training goes on: this is told once"
+            ));
+        }
         let mut done = if self.is_due(progress) { self.look(trainer) } else { Ok(()) };
         // The end of the run has a checkpoint of its own.
         let due = Book::next(self.saved_at().unwrap_or(0), self.config.checkpoint_every);

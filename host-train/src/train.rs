@@ -38,6 +38,8 @@ pub struct Episode {
     pub episode_return: f64,
     /// Its length, control steps.
     pub length: u64,
+    /// What went wrong where the environment ended it for that.
+    pub fault: Option<&'static str>,
 }
 
 /// Where training stands.
@@ -360,7 +362,8 @@ impl Trainer {
         lane.length += outcome.control_steps as u64;
         if outcome.terminated || outcome.truncated {
             let (episode_return, length) = (lane.episode_return, lane.length);
-            self.episodes.push(Episode { at: self.progress.steps, episode_return, length });
+            let fault = lane.env.fault();
+            self.episodes.push(Episode { at: self.progress.steps, episode_return, length, fault });
             self.broken = true;
             lane.reset(before)?;
             self.broken = false;

@@ -89,3 +89,21 @@ fn wrong_use_is_refused_in_one_sentence() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// Figures of any environment, of one thread and of two; no figure is held to a size.
+#[test]
+fn an_environment_is_measured() {
+    let output = run(&["env", "--env", "pendulum", "--seconds", "0.002", "--json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_str(&text(&output.stdout)).unwrap();
+    assert_eq!((report["env"].as_str(), report["rounds"].as_u64()), (Some("pendulum"), Some(9)));
+    for threads in ["one_thread", "two_threads"] {
+        let [least, median, most] = ["slowest_round", "steps_per_cpu_second", "fastest_round"]
+            .map(|key| report[threads][key].as_f64().unwrap());
+        assert!(0.0 < least && least <= median && median <= most, "{report}");
+    }
+    for args in [&["env", "--env", "nowhere"][..], &["env", "--env", "pendulum", "--seconds", "0"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    }
+}

@@ -1,6 +1,6 @@
 //! The test command: everything that must hold before a change is committed, in one list.
 //!
-//! In order: tools, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
+//! In order: tools, MuJoCo for the Control Suite, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
 //! installs), documentation, the images of real boards, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
 //! the cost model, hardware in the loop, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]`, the
@@ -11,7 +11,8 @@ use crate::cargo::{self, Firmware};
 use crate::images::{self, IMAGES};
 use crate::steps::{Steps, output_of};
 use crate::{
-    c_interface, digests, estimates, firmware_report, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools,
+    c_interface, digests, estimates, firmware_report, hil, mujoco, policy, profile_fit, python, qemu, refusals,
+    snapshot, tools,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use flowlet::conformance::CASES;
@@ -58,6 +59,10 @@ const PROFILE: [&str; 2] = ["--profile", "checked"];
 /// Tells a Python peer's test which interpreter has the packages.
 const INTERPRETER: &str = "FLOWLET_PYTHON";
 
+/// The trainer with MuJoCo: everything that is run here is built with it, so that it is built once. That it builds
+/// without is what clippy and the documentation show.
+pub(crate) const SUITE: [&str; 2] = ["--features", "host-train/mujoco"];
+
 const FORMAT: [&str; 4] = ["--check", "--", "--color", "never"];
 
 const DENY: [&str; 3] = ["--", "-D", "warnings"];
@@ -86,6 +91,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         println!("nothing else was run, since a tool is missing");
         return Ok(steps.finish());
     }
+    steps.step("MuJoCo and the Control Suite's models", || mujoco::fetch(root).map(|_| String::new()));
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
     images(&mut steps, root);
@@ -127,6 +133,10 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
     steps.step("clippy", || {
         let mut clippy = cargo::cargo(root);
         silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(PROFILE).args(DENY))
+    });
+    steps.step("clippy with the Control Suite", || {
+        let mut clippy = cargo::cargo(root);
+        silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(SUITE).args(PROFILE).args(DENY))
     });
     for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
         steps.step(&format!("clippy of flowlet, plants, journal and the firmware for {}", board.triple), || {
@@ -198,7 +208,7 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
         steps.step("Python peers", || {
             let mut peers = cargo::cargo(root);
             // The whole workspace, so that its features, and with them what is compiled already, are those of the host tests.
-            peers.args(["test", "--workspace", "--no-fail-fast"]).args(PROFILE);
+            peers.args(["test", "--workspace", "--no-fail-fast"]).args(SUITE).args(PROFILE);
             peers.args(peer_tests(root)?.iter().flat_map(|name| ["--test", name])).args(["--", "--ignored"]);
             counted(peers.env(INTERPRETER, python::test_venv(root)?))
         });
@@ -213,7 +223,9 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
 /// `cargo test` of the workspace.
 fn tests(root: &Path) -> Command {
     let mut tests = cargo::cargo(root);
-    tests.args(["test", "--workspace", "--no-fail-fast"]).args(PROFILE);
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(SUITE).args(PROFILE);
+    // Programs know where MuJoCo is; tests in documentation are none of cargo's targets and do not.
+    tests.env("LD_LIBRARY_PATH", root.join("mujoco/lib"));
     tests
 }
 

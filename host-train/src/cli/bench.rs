@@ -1,6 +1,6 @@
 //! `bench estimator`: measures flowlet's posterior-mean estimators and says whether the default keeps its promises.
 
-use super::{BenchCommand, EstimatorArgs, Output, bench_update, note};
+use super::{BenchCommand, EstimatorArgs, Output, bench_env, bench_update, note};
 use crate::bench::contenders::{AUTO, AUTO_PARTICLES, CONTENDERS, PUBLISHED};
 use crate::bench::grid::{self, Cell, Grid, POINTS, repetitions};
 use crate::bench::targets::MOST_DIMS;
@@ -24,6 +24,7 @@ pub(super) fn run(command: &BenchCommand, output: Output) -> Result<()> {
     match command {
         BenchCommand::Estimator(args) => estimator(args, output),
         BenchCommand::Update(args) => bench_update::run(args, output),
+        BenchCommand::Env(args) => bench_env::run(args, output),
     }
 }
 

@@ -5,6 +5,7 @@
 //! is 2 for wrong use and 1 for failure. No panics, a closed pipe included.
 
 mod bench;
+mod bench_env;
 mod bench_update;
 mod check_env;
 mod distill;
@@ -90,6 +91,8 @@ pub enum BenchCommand {
     Estimator(EstimatorArgs),
     /// Measure updates per CPU-second, and their share of what the machine's matrix products reach
     Update(UpdateArgs),
+    /// Measure control steps per CPU-second of an environment, on one thread and on two
+    Env(BenchEnvArgs),
 }
 
 /// Options of `train`.
@@ -437,6 +440,20 @@ pub struct ReportArgs {
     pub threshold: Option<f64>,
 }
 
+/// Options of `bench env`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchEnvArgs {
+    /// Environment; `envs` lists them
+    #[arg(long, value_name = "NAME")]
+    pub env: String,
+    /// CPU-seconds of each of nine rounds, on every thread
+    #[arg(long, value_name = "S", default_value_t = 0.2)]
+    pub seconds: f64,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
 /// Options of `bench update`; what is not given has the preset's value.
 #[derive(Args, Clone, Debug)]
 pub struct UpdateArgs {
@@ -683,6 +700,7 @@ mod tests {
         for (line, words) in [
             ("tran", vec!["'tran'", "train", "check-env"]),
             ("bench foo", vec!["'foo'", "use one of estimator"]),
+            ("bench env", vec!["--env", "host-train bench env --help"]),
             ("bench", vec!["estimator", "host-train bench --help"]),
             ("bench estimator --dims x", vec!["'x'", "host-train bench estimator --help"]),
             ("train --sed 3", vec!["'--sed'", "host-train train --help"]),

@@ -67,9 +67,9 @@ impl Decision {
         self.env.metric(&self.observation)
     }
 
-    /// Which of several ways the episode has taken; see [`Env::way`].
+    /// Which of several ways the episode has taken ([`Env::way`]), or what ended it before its time ([`Env::fault`]).
     pub fn way(&self) -> Option<&'static str> {
-        self.env.way()
+        self.env.fault().or_else(|| self.env.way())
     }
 
     /// What went wrong where the environment ended the episode itself; see [`Env::fault`].

@@ -6,7 +6,7 @@
 //! `unsafe` here writes numbers of a model that MuJoCo does not check.
 
 use crate::{Error, Result};
-use mujoco_rs::mujoco_c::{mjtDisableBit, mjtIntegrator, mjtWarning};
+use mujoco_rs::mujoco_c::{mjtDisableBit, mjtEnableBit, mjtIntegrator, mjtWarning};
 use mujoco_rs::prelude::{MjData, MjModel, MjtJoint, MjtObjBase};
 use plants::{normal, uniform, uniform_in};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -41,7 +41,9 @@ pub(super) struct Sensor(Range<usize>);
 
 impl Physics {
     /// `substeps` physics steps make a control step.
-    pub(super) fn new(model: Box<MjModel>, substeps: usize) -> Result<Self> {
+    pub(super) fn new(mut model: Box<MjModel>, substeps: usize) -> Result<Self> {
+        // Nobody looks at it.
+        model.opt_mut().enableflags &= !(mjtEnableBit::mjENBL_ENERGY as i32);
         let several_stages = model.opt().integrator == mjtIntegrator::mjINT_RK4 as i32;
         let data = MjData::try_new(model)
             .map_err(|e| Error::failure(format!("MuJoCo has no memory for a model ({e}): close other programs")))?;
@@ -104,11 +106,16 @@ impl Physics {
 
     /// So many physics steps under the present controls.
     pub(super) fn advance(&mut self, steps: usize) {
-        if self.several_stages {
-            (0..steps).for_each(|_| self.data.step());
-        } else {
-            self.data.step2();
-            (1..steps).for_each(|_| self.data.step());
+        // Of the sensors only the last step is seen: those of forces in it, the others after it.
+        let flags = self.data.model_opt().disableflags;
+        let blind = flags | mjtDisableBit::mjDSBL_SENSOR as i32;
+        for step in 0..steps {
+            self.data.model_opt_mut().disableflags = if step + 1 < steps { blind } else { flags };
+            if step == 0 && !self.several_stages {
+                self.data.step2();
+            } else {
+                self.data.step();
+            }
         }
         self.data.step1();
     }

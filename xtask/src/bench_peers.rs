@@ -1,10 +1,11 @@
-//! `cargo xtask bench-peers`: our updates against the same updates by other programs, in pairs.
+//! `cargo xtask bench-peers`: our updates, and the Control Suite's steps, against those of other programs, in pairs.
 //!
 //! Each comparison runs ours and the peer's one after the other, several times, each on one core and by its own CPU
 //! clock; what counts is the ratio within a pair, for both then saw the same machine. The peers are Python programs in
-//! `benches/peers`, in an environment with pinned packages. A peer that is missing or fails is a failure.
+//! `benches/peers`, in an environment with pinned packages. A peer that is missing or fails is a failure. [`bench_suite`]
+//! does the same for the environments.
 
-use crate::{cargo, python};
+use crate::{bench_suite, cargo, python};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -16,9 +17,24 @@ pub struct Options {
     /// Pairs of every comparison
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: u16,
+    /// Only the updates, or only the Control Suite
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Only these tasks of the Control Suite
+    #[arg(long, value_name = "TASK", num_args = 1..)]
+    tasks: Vec<String>,
     /// Print one JSON object as the last line
     #[arg(long)]
     json: bool,
+}
+
+/// What can be compared by itself.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Updates of the agents
+    Updates,
+    /// Steps and start states of the Control Suite
+    Suite,
 }
 
 /// The same work on both sides.
@@ -70,8 +86,23 @@ const COMPARISONS: [Comparison; 3] = [
     },
 ];
 
-/// Makes the environment, runs all pairs, prints the table.
+/// Makes the environments, runs all pairs, prints the tables.
 pub fn run(root: &Path, options: &Options) -> Result<u8> {
+    let updates = if options.only != Some(Part::Suite) { updates_of(root, options)? } else { Value::Null };
+    let suite = if options.only != Some(Part::Updates) {
+        println!();
+        bench_suite::run(root, options.rounds, &options.tasks)?
+    } else {
+        Value::Null
+    };
+    if options.json {
+        println!("{}", json!({ "rounds": options.rounds, "comparisons": updates, "suite": suite }));
+    }
+    Ok(0)
+}
+
+/// The table of the updates.
+fn updates_of(root: &Path, options: &Options) -> Result<Value> {
     let python = python::venv(root, "bench-peers", &root.join("benches/peers/requirements.txt"))?;
     let mut build = cargo::cargo(root);
     build.args(["build", "--quiet", "--release", "--package", "host-train", "--bin", "host-train"]);
@@ -109,14 +140,11 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
             "ratio_largest": ratio[2], "wanted": wanted, "peer_said": versions,
         }));
     }
-    if options.json {
-        println!("{}", json!({ "rounds": options.rounds, "comparisons": table }));
-    }
-    Ok(0)
+    Ok(Value::Array(table))
 }
 
 /// The program on one core where `taskset` can say so; without it, one thread all the same.
-fn on_one_core(root: &Path, program: &Path) -> Command {
+pub(crate) fn on_one_core(root: &Path, program: &Path) -> Command {
     let pins = Command::new("taskset").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if pins.is_ok_and(|status| status.success()) {
         let mut command = cargo::command("taskset", root);
@@ -126,8 +154,13 @@ fn on_one_core(root: &Path, program: &Path) -> Command {
     cargo::command(program, root)
 }
 
-/// The rate in the JSON object that a program prints last, and the object.
+/// The updates per CPU-second that a program tells.
 fn updates(command: &mut Command) -> Result<(f64, Value)> {
+    rate(command, "updates_per_cpu_second")
+}
+
+/// A rate in the JSON object that a program prints last, and the object.
+pub(crate) fn rate(command: &mut Command, key: &str) -> Result<(f64, Value)> {
     let output = command.output().with_context(|| format!("{command:?} cannot be started"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
@@ -135,12 +168,12 @@ fn updates(command: &mut Command) -> Result<(f64, Value)> {
     }
     let last = text.lines().last().unwrap_or_default();
     let object: Value = serde_json::from_str(last).with_context(|| format!("{command:?} printed no JSON object"))?;
-    let rate = object["updates_per_cpu_second"].as_f64().filter(|rate| *rate > 0.0);
+    let rate = object[key].as_f64().filter(|rate| *rate > 0.0);
     Ok((rate.with_context(|| format!("{command:?} tells no rate"))?, object))
 }
 
 /// Least, median, largest.
-fn sorted(rates: &mut [f64]) -> [f64; 3] {
+pub(crate) fn sorted(rates: &mut [f64]) -> [f64; 3] {
     rates.sort_by(f64::total_cmp);
     [rates[0], rates[rates.len() / 2], rates[rates.len() - 1]]
 }

@@ -1,7 +1,7 @@
 //! What `cargo xtask` does: the test command, firmware in QEMU, and the digests that show that every target computes
 //! the same bits.
 //!
-//! * [`bench_peers`]: the trainer's speed against other programs'.
+//! * [`bench_peers`], [`bench_suite`]: the trainer's speed, and the Control Suite's, against other programs'.
 //! * [`boards`]: the targets, read from `firmware/boards/*/board.toml`.
 //! * [`cargo`]: cargo as a child process, with an environment that does not leak from one build into another.
 //! * [`tools`]: rustup targets and components, QEMU; installs what is missing.
@@ -25,6 +25,7 @@
 
 pub mod ablation;
 pub mod bench_peers;
+pub mod bench_suite;
 pub mod boards;
 pub mod c_interface;
 pub mod campaign;
@@ -80,7 +81,8 @@ pub enum Command {
     Ablation(ablation::Options),
     /// Train, distil one-step policies and write docs/few-step.md
     FewStep(few_step::Options),
-    /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
+    /// Compare updates per CPU-second with JAX's and stable-baselines3's, and the Control Suite's steps with dm_control's
+    /// and EnvPool's
     BenchPeers(bench_peers::Options),
     /// Build the images of real boards and print the flash and the RAM they take
     Boards(images::Options),

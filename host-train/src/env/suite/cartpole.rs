@@ -28,7 +28,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: 1,
         channels: CHANNELS,
-        make: |p| Cartpole::new(p, false, false),
+        make: |p| Cartpole::task(p, false, false),
     },
     Entry {
         name: "cartpole-swingup",
@@ -36,7 +36,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: 1,
         channels: CHANNELS,
-        make: |p| Cartpole::new(p, true, false),
+        make: |p| Cartpole::task(p, true, false),
     },
     Entry {
         name: "cartpole-swingup_sparse",
@@ -44,7 +44,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: 1,
         channels: CHANNELS,
-        make: |p| Cartpole::new(p, true, true),
+        make: |p| Cartpole::task(p, true, true),
     },
 ];
 
@@ -61,7 +61,7 @@ struct Cartpole {
 }
 
 impl Cartpole {
-    fn new(p: &Physics, hangs: bool, sparse: bool) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, hangs: bool, sparse: bool) -> Result<Box<dyn Task>> {
         let (slider, hinge) = (p.joint("slider")?.0, p.joint("hinge_1")?);
         Ok(Box::new(Self { pole: p.body("pole_1")?, slider, hinge, hangs, sparse }))
     }

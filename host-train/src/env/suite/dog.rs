@@ -41,7 +41,7 @@ pub(super) const TASKS: [Entry; 1] = [Entry {
         ("touch", 4),
         ("drive", 38),
     ],
-    make: Dog::new,
+    make: Dog::task,
 }];
 
 /// Without ball, target and walls, which belong to another task, on a floor that is large enough.
@@ -76,7 +76,7 @@ struct Dog {
 
 impl Dog {
     /// The physics are in the default pose.
-    fn new(p: &Physics) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics) -> Result<Box<dyn Task>> {
         let bodies = [p.body("skull")?, p.body("torso")?, p.body("pelvis")?];
         let [accelerometer, velocimeter, gyro] = ["accelerometer", "velocimeter", "gyro"].map(|name| p.sensor(name));
         let [foot_l, foot_r, hand_l, hand_r] = ["foot_L", "foot_R", "hand_L", "hand_R"].map(|name| p.sensor(name));

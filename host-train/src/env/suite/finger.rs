@@ -28,7 +28,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model: spinning,
         substeps: 2,
         channels: &[("position", 4), ("velocity", 3), ("touch", 2)],
-        make: |p| Finger::new(p, false),
+        make: |p| Finger::task(p, false),
     },
     Entry {
         name: "finger-turn_hard",
@@ -36,7 +36,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model: turning,
         substeps: 2,
         channels: &[("position", 4), ("velocity", 3), ("touch", 2), ("target", 2), ("distance", 1)],
-        make: |p| Finger::new(p, true),
+        make: |p| Finger::task(p, true),
     },
 ];
 
@@ -72,7 +72,7 @@ struct Finger {
 }
 
 impl Finger {
-    fn new(p: &Physics, turns: bool) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, turns: bool) -> Result<Box<dyn Task>> {
         let hinge = p.model().name_to_id(MjtObjBase::mjOBJ_JOINT, "hinge");
         Ok(Box::new(Self {
             angles: [p.sensor("proximal")?, p.sensor("distal")?],

@@ -23,7 +23,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model,
         substeps: SUBSTEPS,
         channels: &[("angle", 7), ("upright", 1), ("velocity", 13)],
-        make: |p| Fish::new(p, false),
+        make: |p| Fish::task(p, false),
     },
     Entry {
         name: "fish-swim",
@@ -31,7 +31,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model,
         substeps: SUBSTEPS,
         channels: &[("angle", 7), ("upright", 1), ("target", 3), ("velocity", 13)],
-        make: |p| Fish::new(p, true),
+        make: |p| Fish::task(p, true),
     },
 ];
 
@@ -48,7 +48,7 @@ struct Fish {
 }
 
 impl Fish {
-    fn new(p: &Physics, swims: bool) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, swims: bool) -> Result<Box<dyn Task>> {
         let joints = JOINTS.iter().map(|name| Ok(p.joint(name)?.0)).collect::<Result<_>>()?;
         let (mouth, target) = (p.geom("mouth")?, p.geom("target")?);
         Ok(Box::new(Self { joints, torso: p.body("torso")?, mouth, target, swims }))

@@ -23,7 +23,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Hopper::new(p, false),
+        make: |p| Hopper::task(p, false),
     },
     Entry {
         name: "hopper-hop",
@@ -31,7 +31,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Hopper::new(p, true),
+        make: |p| Hopper::task(p, true),
     },
 ];
 
@@ -48,7 +48,7 @@ struct Hopper {
 }
 
 impl Hopper {
-    fn new(p: &Physics, hops: bool) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, hops: bool) -> Result<Box<dyn Task>> {
         Ok(Box::new(Self {
             torso: p.body("torso")?,
             foot: p.body("foot")?,

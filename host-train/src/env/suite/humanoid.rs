@@ -31,7 +31,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Humanoid::new(p, 0.0),
+        make: |p| Humanoid::task(p, 0.0),
     },
     Entry {
         name: "humanoid-walk",
@@ -39,7 +39,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Humanoid::new(p, 1.0),
+        make: |p| Humanoid::task(p, 1.0),
     },
     Entry {
         name: "humanoid-run",
@@ -47,7 +47,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Humanoid::new(p, 10.0),
+        make: |p| Humanoid::task(p, 10.0),
     },
 ];
 
@@ -65,7 +65,7 @@ struct Humanoid {
 }
 
 impl Humanoid {
-    fn new(p: &Physics, speed: f64) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, speed: f64) -> Result<Box<dyn Task>> {
         let [a, b, c, d] = EXTREMITIES.map(|name| p.body(name));
         Ok(Box::new(Self {
             torso: p.body("torso")?,

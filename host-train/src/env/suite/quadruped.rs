@@ -38,7 +38,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model: |folder| model(folder, WALK),
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Quadruped::new(p, WALK),
+        make: |p| Quadruped::task(p, WALK),
     },
     Entry {
         name: "quadruped-run",
@@ -46,7 +46,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model: |folder| model(folder, RUN),
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Quadruped::new(p, RUN),
+        make: |p| Quadruped::task(p, RUN),
     },
 ];
 
@@ -79,7 +79,7 @@ struct Quadruped {
 }
 
 impl Quadruped {
-    fn new(p: &Physics, speed: f64) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, speed: f64) -> Result<Box<dyn Task>> {
         let kinds = ["force", "torque"].into_iter();
         let toes = kinds.flat_map(|kind| TOES.map(|toe| p.sensor(&format!("{kind}_toe_{toe}"))));
         Ok(Box::new(Self {

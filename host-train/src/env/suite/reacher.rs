@@ -22,7 +22,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model: |folder| model(folder, 0.05),
         substeps: 1,
         channels: CHANNELS,
-        make: Reacher::new,
+        make: Reacher::task,
     },
     Entry {
         name: "reacher-hard",
@@ -30,7 +30,7 @@ pub(super) const TASKS: [Entry; 2] = [
         model: |folder| model(folder, 0.015),
         substeps: 1,
         channels: CHANNELS,
-        make: Reacher::new,
+        make: Reacher::task,
     },
 ];
 
@@ -48,7 +48,7 @@ struct Reacher {
 }
 
 impl Reacher {
-    fn new(p: &Physics) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics) -> Result<Box<dyn Task>> {
         Ok(Box::new(Self { target: p.geom("target")?, finger: p.geom("finger")? }))
     }
 

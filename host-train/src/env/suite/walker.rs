@@ -22,7 +22,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Walker::new(p, 0.0),
+        make: |p| Walker::task(p, 0.0),
     },
     Entry {
         name: "walker-walk",
@@ -30,7 +30,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Walker::new(p, 1.0),
+        make: |p| Walker::task(p, 1.0),
     },
     Entry {
         name: "walker-run",
@@ -38,7 +38,7 @@ pub(super) const TASKS: [Entry; 3] = [
         model,
         substeps: SUBSTEPS,
         channels: CHANNELS,
-        make: |p| Walker::new(p, 8.0),
+        make: |p| Walker::task(p, 8.0),
     },
 ];
 
@@ -54,7 +54,7 @@ struct Walker {
 }
 
 impl Walker {
-    fn new(p: &Physics, speed: f64) -> Result<Box<dyn Task>> {
+    fn task(p: &Physics, speed: f64) -> Result<Box<dyn Task>> {
         Ok(Box::new(Self { torso: p.body("torso")?, velocity: p.sensor("torso_subtreelinvel")?, speed }))
     }
 }

@@ -109,7 +109,6 @@ fn starts(root: &Path, python: &Path, tasks: &[String]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn every_peer_is_there_and_pinned() {

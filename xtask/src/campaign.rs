@@ -26,9 +26,14 @@ pub struct Trainer {
 impl Trainer {
     /// Builds it, optimised.
     pub fn build(root: &Path) -> Result<Self> {
+        Self::build_with(root, &[])
+    }
+
+    /// The same with further words for cargo: features.
+    pub fn build_with(root: &Path, words: &[&str]) -> Result<Self> {
         eprintln!("... building host-train");
         let mut build = cargo::cargo(root);
-        build.args(["build", "--release", "--package", "host-train", "--bin", "host-train"]);
+        build.args(["build", "--release", "--package", "host-train", "--bin", "host-train"]).args(words);
         build.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
         let output = build.output().context("cannot start cargo")?;
         if !output.status.success() {

@@ -18,7 +18,7 @@
 //! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
-//! * [`results`], [`ablation`], [`few_step`], [`fine_tune`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
+//! * [`results`], [`ablation`], [`reproduce`], [`few_step`], [`fine_tune`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
@@ -46,6 +46,7 @@ pub mod profile_fit;
 pub mod python;
 pub mod qemu;
 pub mod refusals;
+pub mod reproduce;
 pub mod results;
 pub mod snapshot;
 pub mod steps;
@@ -95,9 +96,11 @@ pub enum Command {
     Qemu(qemu::Options),
     /// Write capi/include/flowlet.h, build the firmware in C and compare its digests with the host's
     CInterface,
+    /// Train on the Control Suite's tasks over algorithms and seeds; can be stopped and goes on
+    Reproduce(reproduce::Options),
     /// Bring MuJoCo's library and the Control Suite's models, for `host-train --features mujoco`
     FetchMujoco,
-    /// Install the rustup targets and components, QEMU and the tests' Python packages, and check nothing
+    /// Install the rustup targets and components, QEMU, MuJoCo and the tests' Python packages, and check nothing
     Setup,
 }
 
@@ -131,6 +134,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Hil(options) => hil::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::CInterface => c_interface::run(&root),
+        Command::Reproduce(options) => reproduce::run(&root, &options),
         Command::FetchMujoco => mujoco::run(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;
@@ -138,6 +142,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
             tools::ensure_targets(&root, &boards)?;
             tools::ensure_qemu(&boards)?;
             tools::ensure_arm_gcc()?;
+            mujoco::fetch(&root)?;
             println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }

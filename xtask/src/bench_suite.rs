@@ -1,9 +1,10 @@
 //! The Control Suite's tasks natively against dm_control and EnvPool: control steps per CPU-second, and start states.
 //!
-//! Part of `cargo xtask bench-peers`. For each task ours and the peers run one after the other, several times, each pinned
-//! to one core and by its own CPU clock; what counts is the ratio within a round. dm_control is compared without the resets,
-//! EnvPool, which resets by itself, with them. The peers are the Python programs of `benches/suite`. A peer that is missing or
-//! fails is a failure. The start states' moments are taken anew from dm_control and ours are held against them.
+//! Part of `cargo xtask bench-peers`. For each task ours and the peers run one after the other, several times, each
+//! pinned to one core and by its own CPU clock; what counts is the ratio within a round. dm_control is compared without
+//! the resets, EnvPool, which resets by itself, with them. The peers are the Python programs of `benches/suite`. A peer
+//! that is missing or fails is a failure. The start states' moments are taken anew from dm_control and ours are held
+//! against them.
 
 use crate::bench_peers::{on_one_core, rate, sorted};
 use crate::steps::output_of;

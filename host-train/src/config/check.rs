@@ -173,7 +173,7 @@ mod tests {
             (vec!["eval.episodes=0"], "eval.episodes"),
             (vec!["total_timesteps=0"], "total_timesteps"),
             (vec!["algo=ppo"], "rfm"),
-            (vec!["env.name=cartpole-swingup"], "cartpole"),
+            (vec!["env.name=cartpole-swingdown"], "cartpole"),
             (vec!["preset=fast"], "paper"),
             (vec!["preset=1"], "preset"),
             (vec!["rfm.gamma"], "key=value"),

@@ -5,16 +5,13 @@
 //! to a file in the working directory. No panics. The one `unsafe` statement installs that handler, before anything else
 //! of MuJoCo is used.
 
+use super::pinned::{LIBRARY, holds};
 use crate::{Error, Result};
 use mujoco_rs::prelude::{MjLogMessage, MjModel, MjSpec, MjtLogLevel, SpecObject, set_log_handler};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, Once};
 
-/// The version of the library that the bindings are made for.
-const LIBRARY: &str = "3.17.0";
-/// The version of the models whose facts the tasks are written from.
-const MODELS: &str = "1.0.50";
 /// Names another folder with models than the one of the build.
 const PLACE: &str = "FLOWLET_MUJOCO";
 
@@ -48,27 +45,15 @@ fn model_in(folder: PathBuf, task: &'static str, read: Read) -> Result<Box<MjMod
     Ok(copy)
 }
 
-/// Refuses another library or other models than the pinned ones.
+/// Refuses another library, the one that is running included, or other models than the pinned ones.
 fn checked(folder: &Path, library: &str) -> Result<()> {
     if library != LIBRARY {
         return Err(Error::usage(format!(
-            "MuJoCo's library is version {library} and this program is made for {LIBRARY}: run `cargo xtask \
-             fetch-mujoco` and build again"
+            "MuJoCo's library is version {library} and this program is made for {LIBRARY}: look whether LD_LIBRARY_PATH \
+             names another one, or run `cargo xtask fetch-mujoco` and build again"
         )));
     }
-    let stamp = std::fs::read_to_string(folder.join("versions")).unwrap_or_default();
-    match stamp.lines().find_map(|line| line.strip_prefix("dm-control ")) {
-        Some(MODELS) => Ok(()),
-        Some(other) => Err(Error::usage(format!(
-            "the models in {} are those of dm-control {other} and the tasks are written for {MODELS}: run `cargo xtask \
-             fetch-mujoco`",
-            folder.display()
-        ))),
-        None => Err(Error::usage(format!(
-            "the Control Suite's models are not in {}: run `cargo xtask fetch-mujoco`, or name their folder in {PLACE}",
-            folder.display()
-        ))),
-    }
+    holds(folder).map_err(|sentence| Error::usage(format!("{sentence}, or name another folder in {PLACE}")))
 }
 
 /// An MJCF file as it was shipped.
@@ -116,6 +101,7 @@ fn heard(message: &MjLogMessage) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pinned::library_file;
     use super::*;
 
     fn refusal(folder: &Path, library: &str) -> String {
@@ -125,27 +111,33 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_and_missing_models_are_one_sentence() {
+    fn other_versions_and_missing_files_are_one_sentence() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = refusal(folder.path(), LIBRARY);
-        assert!(missing.contains(&*folder.path().to_string_lossy()), "{missing}");
-        std::fs::write(folder.path().join("versions"), "mujoco 3.17.0\ndm-control 1.0.49\n").unwrap();
-        let other = refusal(folder.path(), LIBRARY);
-        assert!(other.contains("1.0.49") && other.contains("1.0.50"), "{other}");
-        let library = refusal(folder.path(), "3.16.1");
-        assert!(library.contains("3.16.1") && library.contains("3.17.0"), "{library}");
-        std::fs::write(folder.path().join("versions"), "mujoco 3.17.0\ndm-control 1.0.50\n").unwrap();
-        checked(folder.path(), mujoco_rs::mujoco_version()).unwrap();
-        // Of the right version and not there.
-        let Err(Error::Usage(sentence)) =
-            model_in(folder.path().to_path_buf(), "cheetah-run", |f| shipped(f, "cheetah.xml"))
-        else {
-            panic!("read from nowhere")
-        };
+        let place = folder.path();
+        let stamp = |text: &str| std::fs::write(place.join("versions"), text).unwrap();
+        let missing = refusal(place, LIBRARY);
+        assert!(missing.contains(&*place.to_string_lossy()) && missing.contains(PLACE), "{missing}");
+        stamp("mujoco 3.17.0\ndm-control 1.0.49\n");
+        let other = refusal(place, LIBRARY);
+        assert!(other.contains("models") && other.contains("1.0.49") && other.contains("1.0.50"), "{other}");
+        stamp("mujoco 3.16.0\ndm-control 1.0.50\n");
+        let other = refusal(place, LIBRARY);
+        assert!(other.contains("library") && other.contains("3.16.0") && other.contains("3.17.0"), "{other}");
+        let running = refusal(place, "3.16.1");
+        assert!(running.contains("3.16.1") && running.contains("3.17.0"), "{running}");
+        stamp("mujoco 3.17.0\ndm-control 1.0.50\n");
+        assert!(refusal(place, LIBRARY).contains("not whole"));
+        for part in ["lib", "suite"] {
+            std::fs::create_dir(place.join(part)).unwrap();
+        }
+        std::fs::write(place.join("lib").join(library_file()), "").unwrap();
+        checked(place, mujoco_rs::mujoco_version()).unwrap();
+        // A model that is not there, and one that is none.
+        let read =
+            || model_in(place.to_path_buf(), "cheetah-run", |f| shipped(f, "cheetah.xml")).map(drop).unwrap_err();
+        let sentence = read().to_string();
         assert!(sentence.contains("cheetah.xml") && sentence.contains("fetch-mujoco"), "{sentence}");
-        // There and no model.
-        std::fs::create_dir(folder.path().join("suite")).unwrap();
-        std::fs::write(folder.path().join("suite/cheetah.xml"), "<mujoco><worldbody>").unwrap();
-        assert!(model_in(folder.path().to_path_buf(), "cheetah-run", |f| shipped(f, "cheetah.xml")).is_err());
+        std::fs::write(place.join("suite/cheetah.xml"), "<mujoco><worldbody>").unwrap();
+        assert!(read().to_string().contains("cheetah.xml"));
     }
 }

@@ -21,6 +21,7 @@ mod hopper;
 mod humanoid;
 mod pendulum;
 mod physics;
+mod pinned;
 mod quadruped;
 mod reacher;
 mod tolerance;
@@ -339,4 +340,40 @@ fn actuators(model: &MjModel) -> Vec<String> {
         return own;
     }
     (0..own.len()).map(|i| format!("act_{i}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand_xoshiro::rand_core::SeedableRng;
+
+    /// Each part of an observation has its width: nothing is left over or missing, before and after a step.
+    #[test]
+    fn every_channel_is_written_once() {
+        let all: Vec<&str> = names().collect();
+        assert_eq!((all.len(), all.iter().collect::<BTreeSet<_>>().len()), (24, 24));
+        for name in all {
+            let mut env = SuiteEnv::new(name).unwrap().unwrap();
+            env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(1)).unwrap();
+            let mut slots = vec![f64::NAN; env.spec.obs()];
+            let mut out = Out { slots: &mut slots, used: 0 };
+            env.task.observe(&env.physics, &mut out);
+            assert_eq!(out.used, env.spec.obs(), "{name}");
+            assert!(slots.iter().all(|x| x.is_finite()), "{name}");
+            assert_eq!(env.spec.obs_names.iter().collect::<BTreeSet<_>>().len(), env.spec.obs(), "{name}");
+            // The reset leaves nothing of the episode before.
+            assert_eq!(env.physics.data().time(), 0.0, "{name}");
+        }
+        assert!(SuiteEnv::new("cheetah").is_none());
+    }
+
+    #[test]
+    fn what_is_too_much_is_dropped() {
+        let mut slots = [0.0; 3];
+        let mut out = Out { slots: &mut slots, used: 0 };
+        out.all(&[1.0, 2.0]);
+        out.all(&[3.0, 4.0]);
+        out.one(5.0);
+        assert_eq!((out.used, slots), (5, [1.0, 2.0, 0.0]));
+    }
 }

@@ -25,6 +25,7 @@ use rand_xoshiro::Xoshiro128PlusPlus;
 
 /// What the last update reported.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Report {
     /// Mean absolute temporal-difference error.
     pub td_error: f32,

@@ -84,7 +84,7 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     board.mend()?;
     let after = board.board_counters()?;
     if let Some(path) = &args.record {
-        transitions::write(path, env.spec(), &rows)?;
+        transitions::write(path, &env, &rows)?;
         note(&format!("{} transitions are in {}", rows.len(), path.display()));
     }
     let expected = play_plain(&mut ArtefactPlayer::new(artefact)?, &mut env, episodes, args.seed, &mut |_| ())?;

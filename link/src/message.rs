@@ -6,7 +6,6 @@
 use crate::frame::Counters;
 use core::fmt;
 use flowlet::control::Status;
-use flowlet::finetune::guard;
 
 /// The kinds of message, the second byte of a frame.
 pub mod kind {
@@ -28,10 +27,19 @@ pub mod kind {
     pub const READ: u8 = 8;
     /// Asks for the board's [`Counters`](crate::frame::Counters), as eight `u32`.
     pub const COUNT: u8 = 9;
+    /// Begins to learn; [`Learn`](crate::learning::Learn). Answered by the bytes of RAM and the parameters of the network.
+    pub const LEARN: u8 = 10;
+    /// What the last decision led to, and the observation for the next; [`Sample`](crate::learning::Sample). Answered by
+    /// [`Action`](super::Action).
+    pub const SAMPLE: u8 = 11;
+    /// Takes the parameters down of those who play; answered by their length in bytes and CRC-32.
+    pub const SNAPSHOT: u8 = 12;
+    /// Asks for bytes of what was taken down: as [`READ`].
+    pub const PARAMETERS: u8 = 13;
     /// Added to a request's kind it is the kind of its answer; from here on no kind is a request.
     pub const ANSWER: u8 = 0x80;
     /// Sent by the board unasked, with a sequence of its own: channel `u8`, then fields of four bytes, `f32`s but for those of
-    /// [`Learning`](super::Learning).
+    /// [`Learning`](crate::learning::Learning).
     pub const TELEMETRY: u8 = 0xc0;
     /// The answer to a request that cannot be carried out: a [`Refusal`](super::Refusal), then a sentence.
     pub const ERROR: u8 = 0xfe;
@@ -40,7 +48,7 @@ pub mod kind {
 /// A channel of [`kind::TELEMETRY`]: decisions of the episode so far, most and mean ticks of a decision.
 pub const TELEMETRY_DECISIONS: u8 = 0;
 
-/// A channel of [`kind::TELEMETRY`]: how learning goes, [`Learning`].
+/// A channel of [`kind::TELEMETRY`]: how learning goes, [`Learning`](crate::learning::Learning).
 pub const TELEMETRY_LEARNING: u8 = 1;
 
 /// Why a request was refused.
@@ -62,13 +70,21 @@ pub enum Refusal {
     Room = 6,
     /// The artefact is refused: damaged, of another format, or it fails its self-test.
     Artefact = 7,
+    /// The policy cannot be learned from, or with these constants.
+    Learning = 8,
+    /// There is no learner, or nothing was taken down.
+    NotLearning = 9,
+    /// An episode is under way.
+    NotAtRest = 10,
 }
 
 impl Refusal {
     /// The refusal with this code.
     pub fn from_code(code: u8) -> Option<Self> {
         use Refusal::*;
-        [Version, Kind, Length, NoEpisode, Order, Room, Artefact].into_iter().find(|r| *r as u8 == code)
+        [Version, Kind, Length, NoEpisode, Order, Room, Artefact, Learning, NotLearning, NotAtRest]
+            .into_iter()
+            .find(|r| *r as u8 == code)
     }
 }
 
@@ -82,6 +98,9 @@ impl fmt::Display for Refusal {
             Self::Order => "a piece of the upload is out of order",
             Self::Room => "the artefact does not fit the board",
             Self::Artefact => "the artefact is refused",
+            Self::Learning => "the policy cannot be learned from so",
+            Self::NotLearning => "nothing is learned on the board",
+            Self::NotAtRest => "an episode is under way on the board",
         })
     }
 }
@@ -89,36 +108,36 @@ impl fmt::Display for Refusal {
 impl core::error::Error for Refusal {}
 
 /// Reads fields from front to back.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn f32(&mut self) -> Option<f32> {
+    pub(crate) fn f32(&mut self) -> Option<f32> {
         self.take().map(f32::from_le_bytes)
     }
 
-    fn end(&self) -> Option<()> {
+    pub(crate) fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }
@@ -382,75 +401,6 @@ pub fn telemetry(payload: &[u8]) -> Option<(u8, impl ExactSizeIterator<Item = f3
     Some((*channel, floats(rest)?))
 }
 
-/// How learning on the board goes: a telemetry frame of the channel [`TELEMETRY_LEARNING`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Learning {
-    /// Decisions since learning began.
-    pub decisions: u32,
-    /// Blocks that were played to their end, in episodes where the task has them.
-    pub blocks: u32,
-    /// Finished updates.
-    pub updates: u32,
-    /// Updates that were not done when the next was due.
-    pub late: u32,
-    /// How often divergence has set the learner back.
-    pub resets: u32,
-    /// Transitions that were refused because a number in them was not finite.
-    pub refused: u32,
-    /// Sum of the rewards of the last block, as the learner has them.
-    pub block_return: f32,
-    /// Mean absolute temporal-difference error of the last update.
-    pub td_error: f32,
-    /// Its mean value.
-    pub value: f32,
-    /// Its mean effective number of candidates.
-    pub effective: f32,
-    /// What the guard says.
-    pub guard: guard::Report,
-}
-
-impl Learning {
-    /// Bytes of the payload, the channel included.
-    pub const LENGTH: usize = 57;
-
-    /// The payload.
-    pub fn bytes(&self) -> [u8; Self::LENGTH] {
-        let mut out = [0; Self::LENGTH];
-        let counts = [self.decisions, self.blocks, self.updates, self.late, self.resets, self.refused];
-        let head = Builder::new(&mut out).bytes(&[TELEMETRY_LEARNING]);
-        let _ = counts
-            .iter()
-            .fold(head, |builder, count| builder.bytes(&count.to_le_bytes()))
-            .floats(&[self.block_return, self.td_error, self.value, self.effective])
-            .bytes(&self.guard.to_bytes())
-            .finish();
-        out
-    }
-
-    /// Reads a payload; `None` where it is of another channel or length, or has a code of the guard's that is unknown.
-    pub fn read(payload: &[u8]) -> Option<Self> {
-        let mut f = Fields(payload);
-        if f.u8()? != TELEMETRY_LEARNING {
-            return None;
-        }
-        let learning = Self {
-            decisions: f.u32()?,
-            blocks: f.u32()?,
-            updates: f.u32()?,
-            late: f.u32()?,
-            resets: f.u32()?,
-            refused: f.u32()?,
-            block_return: f.f32()?,
-            td_error: f.f32()?,
-            value: f.f32()?,
-            effective: f.f32()?,
-            guard: guard::Report::from_bytes(&f.take()?)?,
-        };
-        f.end().map(|()| learning)
-    }
-}
-
 /// Writes the counters' payload to the front of `out`; its length.
 pub fn write_counters(counters: Counters, out: &mut [u8]) -> Option<usize> {
     counters.to_array().iter().fold(Builder::new(out), |builder, n| builder.bytes(&n.to_le_bytes())).finish()
@@ -470,8 +420,6 @@ pub fn read_counters(payload: &[u8]) -> Option<Counters> {
 mod tests {
     use super::*;
     use flowlet::control::{Fault, State};
-    use rand_xoshiro::Xoshiro128PlusPlus;
-    use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
     #[test]
     fn payloads_come_back() {
@@ -514,86 +462,9 @@ mod tests {
         assert_eq!(read_counters(&out[..length]), Some(counters));
     }
 
-    fn learning() -> Learning {
-        use guard::{Phase, Player, Verdict};
-        Learning {
-            decisions: 90_000,
-            blocks: 150,
-            updates: u32::MAX,
-            late: 0x0102_0304,
-            resets: 1,
-            refused: 2,
-            block_return: -1.5,
-            td_error: f32::from_bits(0x7fc1_2345),
-            value: -0.0,
-            effective: 6.25,
-            guard: guard::Report {
-                phase: Phase::RolledBack,
-                verdict: Verdict::Outdated,
-                player: Player::Candidate,
-                deployed: Player::Incumbent,
-                candidates: 0x0506,
-                round: 0x0708,
-                over_factory: -127,
-                over_incumbent: 3,
-                needed: 127,
-                harm: -1,
-                means: [0, 128, 255],
-                odd: 9,
-            },
-        }
-    }
-
-    #[test]
-    fn the_learning_frame_has_these_bytes() {
-        let bytes = learning().bytes();
-        #[rustfmt::skip]
-        let expected = [
-            1, 0x90, 0x5f, 1, 0, 150, 0, 0, 0, 255, 255, 255, 255, 4, 3, 2, 1, 1, 0, 0, 0, 2, 0, 0, 0,
-            0, 0, 0xc0, 0xbf, 0x45, 0x23, 0xc1, 0x7f, 0, 0, 0, 0x80, 0, 0, 0xc8, 0x40,
-            3, 6, 2, 1, 6, 5, 8, 7, 0x81, 3, 127, 0xff, 0, 128, 255, 9,
-        ];
-        assert_eq!(bytes, expected);
-        // Bits come back, those of a NaN too, and an older reader takes the frame for fields of a channel it does not know.
-        let back = Learning::read(&bytes).unwrap();
-        assert_eq!((back.bytes(), back.guard), (bytes, learning().guard));
-        let (channel, values) = telemetry(&bytes).unwrap();
-        assert_eq!((channel, values.len()), (TELEMETRY_LEARNING, 14));
-    }
-
-    /// Any bytes: no panic, and what is read is what would be written.
-    #[test]
-    fn garbage_is_no_learning_or_itself() {
-        let mut rng = Xoshiro128PlusPlus::seed_from_u64(57);
-        let mut taken = 0;
-        for i in 0..200_000u32 {
-            let mut bytes = learning().bytes().to_vec();
-            if i % 4 == 0 {
-                bytes.iter_mut().for_each(|byte| *byte = rng.next_u32() as u8);
-            }
-            for _ in 0..rng.next_u32() % 4 {
-                let at = rng.next_u32() as usize % bytes.len();
-                bytes[at] = rng.next_u32() as u8 >> (rng.next_u32() % 8);
-            }
-            let length = (rng.next_u32() as usize % 70).max(bytes.len() - usize::from(i % 3 == 0));
-            bytes.resize(length, 0);
-            if let Some(read) = Learning::read(&bytes) {
-                assert_eq!(read.bytes()[..], bytes);
-                taken += 1;
-            }
-        }
-        assert!((20_000..180_000).contains(&taken), "{taken} were taken");
-    }
-
     #[test]
     fn payloads_of_another_length_are_refused() {
         let bytes = [0; 100];
-        let learned = learning().bytes();
-        for length in 0..100 {
-            let mut payload = learned.to_vec();
-            payload.resize(length, 0);
-            assert_eq!(Learning::read(&payload).is_some(), length == Learning::LENGTH);
-        }
         for length in 0..100 {
             let payload = &bytes[..length];
             assert_eq!(Reset::read(payload).is_some(), length == Reset::LENGTH);
@@ -622,6 +493,6 @@ mod tests {
                 assert!(refusal.to_string().len() > 10);
             }
         }
-        assert_eq!((0..=255).filter_map(Refusal::from_code).count(), 7);
+        assert_eq!((0..=255).filter_map(Refusal::from_code).count(), 10);
     }
 }

@@ -217,6 +217,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         self.actor.merge(self.kept(), out);
     }
 
+    /// The same of the policy that acts: the candidate.
+    pub fn merge_candidate(&self, out: &mut [f32]) {
+        self.actor.merge(self.acting(), out);
+    }
+
     /// The average of what was learned so far acts from now on, and stays as it is until the next call: a candidate.
     pub fn promote(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());

@@ -348,6 +348,12 @@ pub struct FinetuneArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Number of seeds, from --seed on, each in a folder of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub seeds: u32,
+    /// Seeds side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
     /// What is trained, and in how much memory: adam, lean, all or last
     #[arg(long, value_name = "NAME", default_value = "adam")]
     pub mode: String,

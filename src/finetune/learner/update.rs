@@ -74,8 +74,8 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         !matches!(self.at.stage, Stage::Idle | Stage::Publish)
     }
 
-    /// Once a decision: every [`Config::every`] of them the update that is done is published and the next begins, with a
-    /// batch drawn now. One that is not done by then goes on, and is counted as late.
+    /// Once a decision: every [`every`](super::super::Config::every) of them the update that is done is published and the
+    /// next begins, with a batch drawn now. One that is not done by then goes on, and is counted as late.
     pub fn pulse(&mut self) {
         self.decisions = self.decisions.saturating_add(1);
         if self.decisions < self.config.every {

@@ -23,7 +23,7 @@ use crate::message::{self, Action, Begin, Builder, Info, Name, Place, Refusal, R
 use core::fmt;
 use flowlet::control::{Fault, Gate, Limits, Reason, State, Status, Supervisor, Tolerance};
 use flowlet::policy::{ActionRange, Artefact, Policy, PolicyError, PolicyScratch};
-use pupil::Pupil;
+use pupil::{Pupil, Room};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use talk::{Failure, Talk, Verdict};
@@ -213,26 +213,44 @@ pub fn serve<P: Port, const FRAME: usize, const WIRE: usize>(
         let crc = frame::crc32(bytes);
         // Until another policy takes over.
         loop {
-            let asked = next.take();
-            let (pupil, staging) = match asked {
-                Some((_, Next::Learn(learn))) => match Pupil::new(&policy, learn, &mut *staging) {
-                    Ok(pupil) => (Some(pupil), &mut [][..]),
-                    Err(failure) => {
-                        if let Some((header, _)) = asked {
-                            talk.answer(port, header, Err(failure));
-                        }
-                        continue;
-                    }
-                },
-                _ => (None, &mut *staging),
+            let staging = &mut *staging;
+            let mut service = Service { policy, crc, slot, scratch: &mut *memory.scratch, staging, pupil: None };
+            let asked = match next.take() {
+                Some((header, Next::Learn(learn))) => lesson(service, (header, learn), &mut receiver, &mut talk, port),
+                asked => service.run(asked, &mut receiver, &mut talk, port),
             };
-            let mut service = Service { policy, crc, slot, scratch: &mut *memory.scratch, staging, pupil };
-            let Some(asked) = service.run(asked, &mut receiver, &mut talk, port) else { return Ok(()) };
-            next = Some(asked);
-            if let (_, Next::Policy(place)) = asked {
+            next = match asked {
+                Some(asked) => Some(asked),
+                None => return Ok(()),
+            };
+            if let Some((_, Next::Policy(place))) = next {
                 slot = place;
                 break;
             }
+        }
+    }
+}
+
+/// A stretch of service in which the board learns, in the room for uploads. Apart, so that a board that never does needs no
+/// stack for it.
+#[inline(never)]
+fn lesson<P: Port, const FRAME: usize, const WIRE: usize>(
+    service: Service<'_, '_>,
+    (header, learn): (Header, Learn),
+    receiver: &mut Receiver<FRAME>,
+    talk: &mut Talk<FRAME, WIRE>,
+    port: &mut P,
+) -> Option<(Header, Next)> {
+    let Service { policy, crc, slot, scratch, staging, .. } = service;
+    match Pupil::new(&policy, learn, staging) {
+        Ok(mut pupil) => {
+            let pupil = Some(&mut pupil);
+            let mut service = Service { policy, crc, slot, scratch, staging: &mut [], pupil };
+            service.run(Some((header, Next::Learn(learn))), receiver, talk, port)
+        }
+        Err(failure) => {
+            talk.answer(port, header, Err(failure));
+            Some((header, Next::Answered))
         }
     }
 }
@@ -246,6 +264,8 @@ enum Next {
     Learn(Learn),
     /// The learner's memory becomes room for uploads.
     Upload(Begin),
+    /// Nothing: it was answered already.
+    Answered,
 }
 
 /// One policy in service, that learns or not.
@@ -256,7 +276,7 @@ struct Service<'a, 'b> {
     scratch: &'a mut [f32],
     /// Room for uploads; none while the policy learns.
     staging: &'a mut [u32],
-    pupil: Option<Pupil<'b>>,
+    pupil: Option<&'a mut Pupil<'b>>,
 }
 
 impl Service<'_, '_> {
@@ -270,8 +290,11 @@ impl Service<'_, '_> {
     ) -> Option<(Header, Next)> {
         let (mut episode, mut upload) = (None, None);
         port.stop_periods();
-        if let Some((header, next)) = asked {
+        if let Some((header, next)) = asked
+            && !matches!(next, Next::Answered)
+        {
             let result = match next {
+                Next::Answered => Ok(0),
                 Next::Policy(_) => self.info(talk),
                 Next::Upload(begin) => self.begin(begin).map(|begun| {
                     upload = Some(begun);
@@ -287,7 +310,7 @@ impl Service<'_, '_> {
         loop {
             let Some(byte) = port.read() else {
                 starve(&mut episode, port);
-                if self.pupil.as_mut().is_some_and(Pupil::slice) {
+                if self.pupil.as_mut().is_some_and(|pupil| pupil.slice()) {
                     continue;
                 }
                 if !port.idle() {
@@ -320,7 +343,7 @@ impl Service<'_, '_> {
                 }
                 kind::HELLO => self.info(talk),
                 kind::RESET => self.reset(payload, port).map(|begun| {
-                    self.pupil.iter_mut().for_each(Pupil::cut);
+                    self.pupil.iter_mut().for_each(|pupil| pupil.cut());
                     episode = Some(begun);
                     0
                 }),
@@ -333,7 +356,14 @@ impl Service<'_, '_> {
                     None => Err(Failure::Plain(Refusal::Length)),
                 },
                 kind::LEARN => match Learn::read(payload) {
-                    Some(learn) => return Some((header, Next::Learn(learn))),
+                    // One that cannot be is refused before anything is given up for it.
+                    Some(learn) => {
+                        let found = self.pupil.as_ref().map_or(self.staging.len(), |pupil| pupil.room());
+                        match Room::of(&self.policy, &learn).and_then(|room| room.check(found)) {
+                            Ok(()) => return Some((header, Next::Learn(learn))),
+                            Err(failure) => Err(failure),
+                        }
+                    }
                     None => Err(Failure::Said(
                         Refusal::Learning,
                         "the constants have another form than this board's: flash the firmware of this release",
@@ -344,7 +374,7 @@ impl Service<'_, '_> {
                     (_, Some(_)) => Err(Failure::Plain(Refusal::NotAtRest)),
                     (Some(pupil), None) => pupil.snapshot(payload, &mut talk.payload),
                 },
-                kind::PARAMETERS => match self.pupil.as_ref().and_then(Pupil::taken) {
+                kind::PARAMETERS => match self.pupil.as_ref().and_then(|pupil| pupil.taken()) {
                     Some(bytes) => piece_of(bytes, payload, Talk::<FRAME, WIRE>::PAYLOAD, &mut talk.payload),
                     None => Err(Failure::Plain(Refusal::NotLearning)),
                 },

@@ -2,7 +2,7 @@
 //!
 //! Rewards and metrics come with the samples, control step by control step, since the plant is the PC's. Updates are done in
 //! slices while no byte comes, and what is left of one before the next decision, so what is learned depends on the
-//! requests alone. No panics, no allocation.
+//! requests alone. No panics, no allocation. Nothing here is inlined: a board that does not learn spends no stack on it.
 
 use super::talk::Failure;
 use crate::frame::crc32;
@@ -17,6 +17,36 @@ use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 use zerocopy::{FromBytes, IntoBytes};
 
+/// Words that learning takes.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// The learner's.
+    words: usize,
+    /// Those of what is taken down.
+    params: usize,
+}
+
+impl Room {
+    /// What a policy needs, if it can be learned from with these constants.
+    pub(super) fn of(policy: &Policy<'_>, learn: &Learn) -> Result<Self, Failure> {
+        let artefact = policy.artefact();
+        let velocity = artefact.velocity().as_f32().ok_or(Failure::Learner(LearnerError::NumberFormat))?;
+        let critic = artefact.critics().next().ok_or(Failure::Learner(LearnerError::Critics))?;
+        learn.learner.check().map_err(Failure::Learner)?;
+        let words = words(velocity.shape(), critic.shape(), &learn.learner);
+        Ok(Self { words, params: velocity.params().len() })
+    }
+
+    /// Whether so many words are enough.
+    pub(super) fn check(&self, found: usize) -> Result<(), Failure> {
+        if found < self.words.saturating_add(self.params) { Err(self.missing(found)) } else { Ok(()) }
+    }
+
+    fn missing(&self, found: usize) -> Failure {
+        Failure::Learner(LearnerError::Memory { expected: self.words.saturating_add(self.params), found })
+    }
+}
+
 /// A session, its noise, and what was taken down of it.
 pub(super) struct Pupil<'a> {
     session: Session<'a, &'a mut [u32]>,
@@ -25,8 +55,9 @@ pub(super) struct Pupil<'a> {
     decisions: u32,
     /// How the last decision's action reached the plant.
     passage: Passage,
-    /// Bytes of the learner's memory.
+    /// Bytes of the learner's memory, and words of the room.
     ram: u32,
+    room: usize,
     /// The parameters of a policy, and whether they are there.
     taken: &'a mut [f32],
     is_taken: bool,
@@ -34,17 +65,15 @@ pub(super) struct Pupil<'a> {
 
 impl<'a> Pupil<'a> {
     /// Begins to learn in `room`.
+    #[inline(never)]
     pub(super) fn new(policy: &Policy<'a>, learn: Learn, room: &'a mut [u32]) -> Result<Self, Failure> {
         let artefact = policy.artefact();
-        let velocity = artefact.velocity().as_f32().ok_or(Failure::Learner(LearnerError::NumberFormat))?;
-        let critic = artefact.critics().next().ok_or(Failure::Learner(LearnerError::Critics))?;
-        learn.learner.check().map_err(Failure::Learner)?;
-        let (params, found) = (velocity.params().len(), room.len());
-        let needed = words(velocity.shape(), critic.shape(), &learn.learner);
-        let too_small = LearnerError::Memory { expected: needed.saturating_add(params), found };
-        let (memory, rest) = room.split_at_mut_checked(needed).ok_or(Failure::Learner(too_small))?;
-        let taken = rest.get_mut(..params).ok_or(Failure::Learner(too_small))?.as_mut_bytes();
-        let taken = <[f32]>::mut_from_bytes(taken).map_err(|_| Failure::Learner(too_small))?;
+        let found = room.len();
+        let needed = Room::of(policy, &learn)?;
+        needed.check(found)?;
+        let (memory, rest) = room.split_at_mut_checked(needed.words).ok_or_else(|| needed.missing(found))?;
+        let taken = rest.get_mut(..needed.params).map(IntoBytes::as_mut_bytes).map(<[f32]>::mut_from_bytes);
+        let Some(Ok(taken)) = taken else { return Err(needed.missing(found)) };
         let learner = Learner::new(artefact, learn.learner, learn.seed, memory).map_err(Failure::Learner)?;
         let session = Session::new(learner, learn.session, learn.seed).map_err(Failure::Session)?;
         Ok(Self {
@@ -53,7 +82,8 @@ impl<'a> Pupil<'a> {
             learn,
             decisions: 0,
             passage: Passage::Rest,
-            ram: 4 * needed as u32,
+            ram: 4 * needed.words as u32,
+            room: found,
             taken,
             is_taken: false,
         })
@@ -64,12 +94,19 @@ impl<'a> Pupil<'a> {
         Builder::new(out).bytes(&self.ram.to_le_bytes()).bytes(&(self.taken.len() as u32).to_le_bytes()).finish()
     }
 
+    /// Words of the room that it has.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
     /// A piece of an update; `false` when there is none to do.
+    #[inline(never)]
     pub(super) fn slice(&mut self) -> bool {
         self.session.slice()
     }
 
     /// Takes in what the last decision led to.
+    #[inline(never)]
     pub(super) fn learn(&mut self, sample: &Sample<'_>, action: &[f32]) {
         for (reward, metric) in sample.steps() {
             let _ = self.session.after(self.passage, action, reward, metric);
@@ -90,6 +127,7 @@ impl<'a> Pupil<'a> {
     }
 
     /// Decides by the weights whose turn it is.
+    #[inline(never)]
     pub(super) fn decide(
         &mut self,
         policy: &Policy<'_>,
@@ -114,6 +152,7 @@ impl<'a> Pupil<'a> {
     }
 
     /// The telemetry frame, where one is due.
+    #[inline(never)]
     pub(super) fn telemetry(&self) -> Option<Learning> {
         let every = self.learn.telemetry;
         let due = every != 0 && self.decisions.is_multiple_of(every);
@@ -121,6 +160,7 @@ impl<'a> Pupil<'a> {
     }
 
     /// Takes down the parameters of those whom `payload` names; answers by their length and CRC.
+    #[inline(never)]
     pub(super) fn snapshot(&mut self, payload: &[u8], out: &mut [u8]) -> Result<usize, Failure> {
         let learner = self.session.learner();
         match payload {

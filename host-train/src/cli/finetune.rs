@@ -152,7 +152,8 @@ impl<'a> Plan<'a> {
         let scratch = if self.args.without_scratch {
             None
         } else {
-            let policy = scratch(folder, &self.name, &self.of_env, seed)?;
+            let beside = self.args.scratch.clone().unwrap_or_else(|| folder.with_file_name(""));
+            let policy = scratch(&beside, &self.name, &self.of_env, seed)?;
             Some(returns(&policy, &mut apart, &options)?)
         };
         let title = format!("fine-tuning {}, {}, seed {seed}", self.name, self.args.mode);
@@ -294,11 +295,11 @@ pub(super) fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Re
     Ok(path)
 }
 
-/// A policy that is trained from scratch for this plant by the defaults of `train`, once; kept beside the folder.
+/// A policy that is trained from scratch for this plant by the defaults of `train`, once; kept in the folder.
 fn scratch(folder: &Path, env: &str, set: &[String], seed: u64) -> Result<ArtefactBytes> {
     let config = Config::resolve(&Sources { env: Some(env), seed: Some(seed), set, ..Sources::default() })?;
     let digest = crc::Crc::<u64>::new(&crc::CRC_64_XZ).checksum(config.to_toml().as_bytes());
-    let path = folder.with_file_name(format!("scratch-{}-{digest:016x}.flw", env.replace([':', '/'], "-")));
+    let path = folder.join(format!("scratch-{}-{digest:016x}.flw", env.replace([':', '/'], "-")));
     if path.is_file() {
         return ArtefactBytes::read(&path);
     }
@@ -307,6 +308,7 @@ fn scratch(folder: &Path, env: &str, set: &[String], seed: u64) -> Result<Artefa
         config.total_timesteps,
         path.display()
     ));
+    make_folder(folder)?;
     let mut trainer = Trainer::new(&config)?;
     trainer.run(&mut ())?;
     let policy = session::artefact(&trainer)?.ok_or_else(|| Error::failure("the training left no policy"))?;

@@ -386,6 +386,9 @@ pub struct FinetuneArgs {
     /// Train no policy from scratch to compare with
     #[arg(long)]
     pub without_scratch: bool,
+    /// Where policies from scratch are kept, one for a plant and seed [default: beside the results]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
     /// Episodes of an evaluation; five times as many before and after
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub episodes: u32,

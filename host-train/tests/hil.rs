@@ -216,15 +216,15 @@ fn a_board_learns_what_the_host_does() {
         [&["--finetune", "--policy", FURUTA_CRITIC, "--out", &out, "--record", &log][..], &learning, &soon].concat();
     let r = report(&hil(&port, &args));
     assert_eq!((&r["equal"], &r["board"], &r["decisions"]), (&true.into(), &"thread".into(), &6000.into()));
-    assert_eq!((&r["updates"], r["telemetry"].as_u64()), (&host_report["updates"], Some(60)));
+    assert_eq!((&r["updates"], r["telemetry"].as_u64()), (&host_report["updates"], Some(70)));
     assert_eq!((r["returns"].as_array().unwrap().len(), &r["ram_bytes"]), (10, &r["ram_bytes"]));
     let learned = path("board/learned.flw");
     assert_eq!(std::fs::read(&learned).unwrap(), std::fs::read(path("host/learned.flw")).unwrap());
     assert_eq!(r["promoted"], host_report["promoted"].as_u64().unwrap().gt(&0));
-    // A row a second, of which the last has the updates.
+    // A row a second, and one at the end of every episode.
     let table = std::fs::read_to_string(path("board/learning.csv")).unwrap();
     let last: Vec<&str> = table.lines().last().unwrap().split(',').collect();
-    assert_eq!((table.lines().count(), last[0], last[1]), (61, "60", "6000"), "{table}");
+    assert_eq!((table.lines().count(), last[0], last[1]), (71, "60", "6000"), "{table}");
     let command = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_host-train")).args(args).output().unwrap();
     for args in [&["verify", &learned, "--json"][..], &["inspect", &learned, "--json"]] {
         report(&command(args));

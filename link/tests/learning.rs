@@ -248,6 +248,7 @@ fn the_board_learns_as_a_session_does() {
         }
         session.cut();
         session.saved();
+        reports.push(Learning { decisions: expected.len() as u32, session: session.report() });
         stages.push(session.stage());
     }
     let mut params = [(); 2].map(|()| vec![0.0f32; artefact.velocity().as_f32().unwrap().params().len()]);
@@ -385,4 +386,66 @@ fn bad_observations_reach_no_learner() {
     assert_eq!(values[4..6], [values[3]; 2]);
     assert_eq!(values[6..], [0.0; 6]);
     assert_eq!((logged.len(), logged[3].session.refused), (4, 0));
+}
+
+/// Random requests with a good CRC while it learns: no panic, and it learns from anew as it should.
+#[test]
+fn any_requests_are_survived() {
+    let ending = |writer: &mut Writer| {
+        writer.ask(kind::LEARN, &learn().bytes());
+        writer.ask(kind::RESET, &Reset::default().bytes());
+        let mut plant = Plant(Xoshiro128PlusPlus::seed_from_u64(2));
+        (0..40).map(|_| writer.sample(0, &plant.steps(), &plant.observation())).collect::<Vec<_>>()
+    };
+    let actions = |writer: Writer, asked: &[u32]| -> Vec<u8> {
+        let (answers, _) = writer.play(1 << 17);
+        asked.iter().flat_map(|sequence| answer(&answers, *sequence).1[Action::HEAD..].to_vec()).collect()
+    };
+    let mut writer = Writer::new();
+    let asked = ending(&mut writer);
+    let expected = actions(writer, &asked);
+    assert_eq!(expected.len(), 4 * 40);
+    for seed in 0..20 {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
+        let mut writer = Writer::new();
+        for _ in 0..300 {
+            let length = rng.next_u32() as usize % PAYLOAD;
+            let mut payload: Vec<u8> = (0..length).map(|_| rng.next_u32() as u8).collect();
+            match rng.next_u32() % 12 {
+                0 => {
+                    let mut bytes = learn().bytes();
+                    let at = rng.next_u32() as usize % 96;
+                    bytes[at] = rng.next_u32() as u8;
+                    writer.ask(kind::LEARN, &bytes);
+                }
+                1 => {
+                    writer.ask(kind::RESET, &Reset::default().bytes());
+                }
+                2 => {
+                    writer.ask(kind::SNAPSHOT, &[rng.next_u32() as u8 % 4]);
+                }
+                3 => {
+                    writer.ask(kind::PARAMETERS, &[rng.next_u32() as u8, rng.next_u32() as u8, 0, 0, 200, 0]);
+                }
+                4..8 => {
+                    payload.truncate(20);
+                    payload.resize(20, 0);
+                    let steps: Vec<(f32, f32)> = (0..rng.next_u32() % 4)
+                        .map(|_| (f32::from_bits(rng.next_u32()), f32::from_bits(rng.next_u32())))
+                        .collect();
+                    let observation: Vec<f32> =
+                        payload.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                    let end = (rng.next_u32() % 16).saturating_sub(13) as u8;
+                    writer.sample(end, &steps, if end == 0 { &observation } else { &[] });
+                }
+                8 => writer.again(),
+                9 => writer.script.input.extend([None; 3]),
+                _ => {
+                    writer.ask((rng.next_u32() % 15) as u8, &payload);
+                }
+            }
+        }
+        let asked = ending(&mut writer);
+        assert!(actions(writer, &asked) == expected, "seed {seed}");
+    }
 }

@@ -199,7 +199,7 @@ fn a_board_learns_what_the_host_does() {
     let port = board(1 << 18, 4096);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    // Ten episodes in which a candidate is screened, tried and, by a test that is hardly one, promoted.
+    // Ten episodes in which candidates are screened and tried by a test that is hardly one.
     let learning = ["--set", "env.friction=5", "--seconds", "60", "--seed", "3", "--json"];
     let soon = ["screening=1", "gain=0", "alpha=0.5", "margin=0", "rounds=3", "actor_rate=0.003", "warmup=50"];
     let soon: Vec<String> = soon.iter().flat_map(|pair| ["--set".to_string(), format!("finetune.{pair}")]).collect();

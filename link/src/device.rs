@@ -403,7 +403,7 @@ impl Service<'_, '_> {
             if header.kind == kind::OBSERVATION {
                 let due = |episode: &&Episode| {
                     let every = episode.reset.telemetry;
-                    every != 0 && episode.decisions % every == 0
+                    every != 0 && episode.decisions.is_multiple_of(every)
                 };
                 if let Some(episode) = decided.filter(due) {
                     talk.send_telemetry(port, &episode.telemetry());

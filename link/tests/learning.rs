@@ -3,7 +3,7 @@
 //! A script is all the bytes that arrive, so every run is the same. Oracles: `Session` with the same requests, its
 //! learner's `merge`, and words that a refusal must have.
 
-use flowlet::finetune::guard::{self, Passage};
+use flowlet::finetune::guard::{self, Passage, Player};
 use flowlet::finetune::session::{self, Session};
 use flowlet::finetune::{self, Learner, Optimiser, Storage, Trained, words};
 use flowlet::policy::{Artefact, Policy, PolicyScratch};
@@ -101,7 +101,7 @@ fn learn() -> Learn {
         critic_rate: 1e-3,
         actor_rate: 1e-2,
         gradient_limit: 10.0,
-        discount: 0.9,
+        discount: 0.99,
         target_rate: 0.1,
         acting_rate: 0.5,
         temperature: 0.1,
@@ -112,7 +112,7 @@ fn learn() -> Learn {
         exploration: 0.1,
         thinning: 1,
     };
-    let guard = guard::Config { settle: 0, rounds: 2, ..guard::Config::new((STEPS * DECISIONS) as u16) };
+    let guard = guard::Config { settle: 0, alpha: 0.5, ..guard::Config::new((STEPS * DECISIONS) as u16) };
     let session = session::Config { screening: 1, gain: 0.0, ..session::Config::new(guard) };
     Learn { seed: 5, noise: 6, telemetry: 7, learner, session }
 }
@@ -196,10 +196,11 @@ fn words_of(artefact: &Artefact<'_>, learn: &Learn) -> usize {
     words(artefact.velocity().shape(), artefact.critics().next().unwrap().shape(), &learn.learner)
 }
 
-/// Episodes by the board and by a session here: every action, telemetry and what was learned have the same bits.
+/// Episodes by the board and by a session here: every action, telemetry and what was learned have the same bits. The metric
+/// is such that candidates win.
 #[test]
 fn the_board_learns_as_a_session_does() {
-    const EPISODES: usize = 12;
+    const EPISODES: usize = 24;
     let flash = furuta();
     let artefact = Artefact::new(flash.get()).unwrap();
     let policy = Policy::new(artefact).unwrap();
@@ -235,7 +236,8 @@ fn the_board_learns_as_a_session_does() {
             if expected.len() % 7 == 0 {
                 reports.push(Learning { decisions: expected.len() as u32, session: session.report() });
             }
-            steps = plant.steps();
+            let metric = f32::from(u8::from(session.player() == Player::Candidate));
+            steps = plant.steps().into_iter().map(|(reward, _)| (reward, metric)).collect();
             for (reward, metric) in &steps {
                 session.after(Passage::Free, &action, *reward, *metric);
             }
@@ -292,9 +294,10 @@ fn the_board_learns_as_a_session_does() {
             pieces.iter().flat_map(|asked| piece(&answer(&answers, *asked).1).unwrap().1.to_vec()).collect();
         assert_eq!(read, params.as_slice().as_bytes());
     }
-    // Something happened: updates, a candidate that is not the factory's, a trial.
-    assert!(session.learner().updates() > 100 && params[0] != params[1], "{:?}", session.report());
-    assert!(stages.contains(&session::Stage::Trial), "{stages:?}");
+    // Something happened: updates, trials, a policy that is deployed and is not the factory's.
+    let report = session.report();
+    assert!(report.updates > 200 && report.guard.deployed == Player::Incumbent, "{stages:?}, {report:?}");
+    assert_ne!(params[0], artefact.velocity().as_f32().unwrap().params());
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub struct Config {
     pub exploration: f32,
     /// Of so many runs of 16 transitions one is kept.
     pub thinning: u32,
+    /// The most that a slice of an update takes: instructions of a Cortex-M4F.
+    pub slice: u32,
 }
 
 /// Why there can be no learner.

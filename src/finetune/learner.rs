@@ -11,6 +11,7 @@ use super::config::{Config, LearnerError};
 use super::memory::Layout;
 use super::optimiser::Clock;
 use super::replay::{After, Cursor, Replay, Ring};
+use super::slice::{Budget, Place};
 use super::trained::{Network, Perceptron};
 use crate::flow::{Plan, Source};
 use crate::math;
@@ -262,9 +263,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         let (inputs, obs) = (self.actor.shape.inputs, self.layout.obs);
         for step in 0..self.plan.steps {
             place(inputs, obs, latent, self.frequencies, self.plan.node_time(step), p.act_trace.input);
-            for layer in 0..=self.actor.shape.layers {
-                self.actor.forward(layer, delta, &mut p.act_trace);
-            }
+            self.actor.forward(&mut Place::default(), &mut Budget::whole(), delta, &mut p.act_trace);
             advance(&self.plan, latent, p.act_trace.output);
         }
         clip(&self.plan, latent);

@@ -13,6 +13,7 @@ mod learner;
 mod memory;
 mod optimiser;
 mod replay;
+mod slice;
 #[cfg(test)]
 mod tests;
 mod trained;
@@ -22,4 +23,5 @@ pub use learner::{Learner, Report};
 pub use memory::{Fits, words};
 pub use optimiser::{Optimiser, inverse_sqrt};
 pub use replay::{After, Cursor, Replay, Ring, Storage};
+pub use slice::{Budget, Place};
 pub use trained::{Network, Perceptron, Trace, Trained};

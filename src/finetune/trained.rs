@@ -1,16 +1,19 @@
 //! What is trained: a network is the factory's parameters, which stay in flash, plus a delta in RAM.
 //!
 //! A layer computes `W x + dW x + b + db`, with `dW` a full matrix, a product `U V` of rank `r`, or nothing, as [`Trained`]
-//! says. `U` starts at zero, so a fresh delta changes nothing. Forward and backward pass go layer by layer, so that a
-//! caller can stop between any two of them. No panics, no allocation; sums in a fixed order and under the subnormal rule, so
-//! the same bits everywhere.
+//! says. `U` starts at zero, so a fresh delta changes nothing. Forward and backward pass stop wherever a [`Budget`] ends, at
+//! any column of any layer, and go on there. No panics, no allocation; sums in a fixed order, wherever it stopped, and under
+//! the subnormal rule, so the same bits everywhere.
 //!
 //! Cost of a layer of `m` rows and `n` columns: `m n` multiply-accumulates forward and `m n` backward for the factory's
-//! part; a full delta adds `m n` forward and `2 m n` backward, one of rank `r` adds `r (m + n)` and `3 r (m + n)`.
+//! part; a full delta adds `m n` forward and `2 m n` backward, one of rank `r` adds `r (m + n)` and `3 r (m + n)`. Columns
+//! whose input is zero, as that of a ReLU which does not fire, are left out, in both directions.
 
+use super::slice::{Budget, Place};
 use crate::math;
-use crate::net::kernel::{gemv_add, gemv_transposed};
+use crate::net::kernel::{dot, gemv_add, gemv_add_sparse};
 use crate::net::{Activation, CriticShape, VelocityShape, dense_params};
+use core::ops::Range;
 
 /// Which numbers of a network are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,23 +118,22 @@ impl Perceptron {
         most
     }
 
-    /// Largest number of multiply-accumulates of one layer, forward or backward.
-    pub const fn layer_macs(&self, trained: Trained) -> usize {
-        let (mut l, mut most) = (0, 0);
-        while l <= self.layers {
-            let (rows, columns) = self.size(l);
-            let macs = rows * columns
-                + match self.kind(trained, l) {
-                    Kind::None | Kind::Bias => rows,
-                    Kind::Full => 2 * rows * columns + rows,
-                    Kind::Rank(r) => 3 * r * (rows + columns) + rows,
-                };
-            if macs > most {
-                most = macs;
-            }
-            l += 1;
+    /// Rows of dense layer `l`.
+    pub(super) const fn rows(&self, l: usize) -> usize {
+        self.size(l).0
+    }
+
+    /// Rank of the delta of dense layer `l`; zero where it is none.
+    pub(super) const fn rank_of(&self, trained: Trained, l: usize) -> usize {
+        match self.kind(trained, l) {
+            Kind::Rank(r) => r,
+            _ => 0,
         }
-        most
+    }
+
+    /// Whether a hidden value tells its derivative: what a ReLU keeps has slope one.
+    pub(super) const fn is_relu(&self) -> bool {
+        matches!(self.activation, Activation::Relu)
     }
 }
 
@@ -145,6 +147,10 @@ enum Kind {
 }
 
 impl Kind {
+    const fn has_inner(self) -> bool {
+        matches!(self, Self::Full | Self::Rank(_))
+    }
+
     const fn numbers(self, rows: usize, columns: usize) -> usize {
         match self {
             Self::None => 0,
@@ -178,12 +184,12 @@ pub struct Network<'a> {
     pub factory: &'a [f32],
 }
 
-/// What a pass keeps of each layer: the values before the activation, those after it, and `V x`.
+/// What a pass keeps of each layer: the values before the activation, unless that is ReLU, those after it, and `V x`.
 #[derive(Debug)]
 pub struct Trace<'s> {
     /// Inputs of the network.
     pub input: &'s mut [f32],
-    /// Before the activation, `layers * hidden`.
+    /// Before the activation, `layers * hidden`; empty in a network of ReLU, and where no backward pass follows.
     pub pre: &'s mut [f32],
     /// After it, `layers * hidden`.
     pub post: &'s mut [f32],
@@ -228,35 +234,73 @@ impl<'a> Network<'a> {
         (layer, at)
     }
 
-    /// Dense layer `l` forward: from the trace's values below it to those above it, the outputs for the last.
-    pub fn forward(&self, l: usize, delta: &[f32], trace: &mut Trace<'_>) {
-        let (h, rank) = (self.shape.hidden, self.shape.rank(self.trained));
+    /// The forward pass from `place` on, as far as `left` goes; whether it is through, and `place` at the start again.
+    pub fn forward(&self, place: &mut Place, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> bool {
+        while place.layer <= self.shape.layers {
+            if self.forward_layer(place, left, delta, trace).is_none() {
+                return false;
+            }
+            *place = Place { layer: place.layer + 1, ..Place::default() };
+        }
+        *place = Place::default();
+        true
+    }
+
+    /// Dense layer `place.layer` forward, from the trace's values below it to those above it, the outputs for the last;
+    /// `None` where the budget ends before.
+    fn forward_layer(&self, place: &mut Place, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> Option<()> {
+        let (l, h, rank) = (place.layer, self.shape.hidden, self.shape.rank(self.trained));
+        let (rows, columns) = self.shape.size(l);
         let (layer, _) = self.layer(l, delta);
         let (below, above) = trace.post.split_at_mut_checked(l * h).unwrap_or_default();
         let x: &[f32] = if l == 0 { trace.input } else { below.get((l - 1) * h..).unwrap_or(&[]) };
         let last = l == self.shape.layers;
-        let y = if last { &mut *trace.output } else { trace.pre.get_mut(l * h..(l + 1) * h).unwrap_or_default() };
-        y.iter_mut().zip(layer.bias).for_each(|(y, b)| *y = *b);
-        for (y, db) in y.iter_mut().zip(layer.bias_delta) {
-            *y = math::flush_bias(*y + db);
-        }
-        gemv_add(layer.weights, x, y);
-        match layer.kind {
-            Kind::None | Kind::Bias => {}
-            Kind::Full => gemv_add(layer.inner, x, y),
-            Kind::Rank(r) => {
-                let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
-                z.fill(0.0);
-                gemv_add(layer.inner, x, z);
-                z.iter_mut().for_each(|z| *z = math::flush(*z));
-                gemv_add(layer.outer, z, y);
+        let y = if last { &mut *trace.output } else { above };
+        let y = y.get_mut(..rows).unwrap_or_default();
+        let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
+        let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
+        while place.part < 5 {
+            let cost = self.shape.forward_cost(place.part, rows, r);
+            let units = match (place.part, layer.kind) {
+                (0, _) => 1,
+                (1, _) => columns,
+                (2, Kind::Full | Kind::Rank(_)) => columns,
+                (3, Kind::Rank(r)) => r,
+                (4, _) if !last => rows,
+                _ => 0,
+            };
+            let range = left.units(&mut place.at, units, cost)?;
+            let inputs = x.get(range.clone()).unwrap_or(&[]);
+            match (place.part, layer.kind) {
+                (0, _) => {
+                    copy(y, layer.bias);
+                    // A sum of two biases is a multiple of 2^-123 as they are, and never subnormal.
+                    add(y, layer.bias_delta);
+                    z.fill(0.0);
+                }
+                (1, _) => gemv_add_sparse(columns_of(layer.weights, &range, rows), inputs, y),
+                (2, Kind::Full) => gemv_add_sparse(columns_of(layer.inner, &range, rows), inputs, y),
+                (2, Kind::Rank(r)) => gemv_add_sparse(columns_of(layer.inner, &range, r), inputs, z),
+                (3, Kind::Rank(_)) => {
+                    let z = z.get_mut(range.clone()).unwrap_or_default();
+                    z.iter_mut().for_each(|z| *z = math::flush(*z));
+                    gemv_add(columns_of(layer.outer, &range, rows), z, y);
+                }
+                (4, _) if !last => {
+                    let post = y.get_mut(range.clone()).unwrap_or_default();
+                    if !self.shape.is_relu() {
+                        copy(trace.pre.get_mut(l * h + range.start..l * h + range.end).unwrap_or_default(), post);
+                        post.iter_mut().for_each(|post| *post = math::flush(*post));
+                    }
+                    self.shape.activation.apply(post);
+                }
+                _ => {}
+            }
+            if place.at >= units {
+                (place.part, place.at) = (place.part + 1, 0);
             }
         }
-        if !last {
-            let post = above.get_mut(..h).unwrap_or_default();
-            post.iter_mut().zip(y.iter()).for_each(|(post, pre)| *post = math::flush(*pre));
-            self.shape.activation.apply(post);
-        }
+        Some(())
     }
 
     /// Number of dense layers below which nothing is trained, so that a backward pass can stop there.
@@ -264,59 +308,117 @@ impl<'a> Network<'a> {
         (0..=self.shape.layers).find(|l| self.shape.kind(self.trained, *l) != Kind::None).unwrap_or(0)
     }
 
-    /// Dense layer `l` backward: from the gradient at its outputs (`trace.upper`; before the activation) it adds the
-    /// delta's gradient to `gradient` and leaves the gradient at the layer below in `trace.upper`.
-    pub fn backward(&self, l: usize, delta: &[f32], gradient: &mut [f32], trace: &mut Trace<'_>) {
-        let (h, rank) = (self.shape.hidden, self.shape.rank(self.trained));
+    /// The backward pass from `place` on, as far as `left` goes; whether it is through, and `place` at the start again.
+    ///
+    /// It begins with the gradient at the outputs in `trace.upper`, and adds the delta's gradient to `gradient`. The layers of
+    /// `place` are counted from the last.
+    pub fn backward(
+        &self,
+        place: &mut Place,
+        left: &mut Budget,
+        delta: &[f32],
+        gradient: &mut [f32],
+        trace: &mut Trace<'_>,
+    ) -> bool {
+        while place.layer + self.first_trained() <= self.shape.layers {
+            if self.backward_layer(place, left, delta, gradient, trace).is_none() {
+                return false;
+            }
+            *place = Place { layer: place.layer + 1, ..Place::default() };
+        }
+        *place = Place::default();
+        true
+    }
+
+    /// A dense layer backward, from the gradient at its outputs, before the activation, to that at the layer below, both in
+    /// `trace.upper`; `None` where the budget ends before.
+    fn backward_layer(
+        &self,
+        place: &mut Place,
+        left: &mut Budget,
+        delta: &[f32],
+        gradient: &mut [f32],
+        trace: &mut Trace<'_>,
+    ) -> Option<()> {
+        let (l, h) = (self.shape.layers.saturating_sub(place.layer), self.shape.hidden);
+        let rank = self.shape.rank(self.trained);
         let (rows, columns) = self.shape.size(l);
         let (layer, at) = self.layer(l, delta);
+        let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
         let numbers = layer.kind.numbers(rows, columns);
         let gradient = gradient.get_mut(at..at + numbers).unwrap_or_default();
+        let (inner, rest) = gradient.split_at_mut_checked(layer.inner.len()).unwrap_or_default();
+        let (outer, bias) = rest.split_at_mut_checked(layer.outer.len()).unwrap_or_default();
         let x: &[f32] = if l == 0 { trace.input } else { trace.post.get((l - 1) * h..l * h).unwrap_or(&[]) };
-        let upper = trace.upper.get_mut(..rows).unwrap_or_default();
+        let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
         let below = l > self.first_trained();
-        let lower = trace.lower.get_mut(..columns).unwrap_or_default();
-        if below {
-            gemv_transposed(layer.weights, upper, lower);
-        }
-        match layer.kind {
-            Kind::None => {}
-            Kind::Bias => add(gradient, upper),
-            Kind::Full => {
-                let (weights, bias) = gradient.split_at_mut_checked(rows * columns).unwrap_or_default();
-                outer_add(weights, upper, x);
-                add(bias, upper);
-                if below {
-                    for (lower, column) in lower.iter_mut().zip(layer.inner.chunks_exact(rows)) {
-                        *lower += dot(column, upper);
+        while place.part < 4 {
+            let cost = self.shape.backward_cost(place.part, rows, r);
+            let units = match (place.part, layer.kind) {
+                (0, _) => 1,
+                (1, Kind::Rank(r)) => r,
+                (2, Kind::Full | Kind::Rank(_)) => columns,
+                (2 | 3, _) if below => columns,
+                _ => 0,
+            };
+            let range = left.units(&mut place.at, units, cost)?;
+            let upper = trace.upper.get_mut(..if place.part == 3 { columns } else { rows }).unwrap_or_default();
+            match place.part {
+                0 => add(bias, upper),
+                1 => {
+                    let pairs = layer
+                        .outer
+                        .chunks_exact(rows.max(1))
+                        .zip(outer.chunks_exact_mut(rows.max(1)))
+                        .zip(z.iter_mut());
+                    for ((u, gradient), z) in pairs.skip(range.start).take(range.len()) {
+                        add_scaled(gradient, upper, *z);
+                        // From here on z holds the gradient at V x.
+                        *z = math::flush(dot(u, upper));
+                    }
+                }
+                2 => {
+                    let y: &[f32] = if r > 0 { z } else { upper };
+                    for j in range {
+                        let input = x.get(j).copied().unwrap_or(0.0);
+                        let one = j..j + 1;
+                        if layer.kind.has_inner() {
+                            add_scaled(columns_of_mut(inner, &one, y.len()), y, input);
+                        }
+                        // A ReLU that does not fire lets no gradient through.
+                        let open = below && !(self.shape.is_relu() && input == 0.0);
+                        let mut sum = 0.0;
+                        if open {
+                            sum = dot(columns_of(layer.weights, &one, rows), upper);
+                            if layer.kind.has_inner() {
+                                sum += dot(columns_of(layer.inner, &one, y.len()), y);
+                            }
+                        }
+                        if let Some(lower) = trace.lower.get_mut(j) {
+                            *lower = sum;
+                        }
+                    }
+                }
+                _ => {
+                    let (pre, lower) = (trace.pre.get((l.max(1) - 1) * h..).unwrap_or(&[]), &*trace.lower);
+                    for j in range {
+                        let slope = match pre.get(j) {
+                            // The sums of those that do not fire are zero.
+                            _ if self.shape.is_relu() => 1.0,
+                            Some(pre) => self.shape.activation.derivative(*pre),
+                            None => 0.0,
+                        };
+                        if let (Some(upper), Some(lower)) = (upper.get_mut(j), lower.get(j)) {
+                            *upper = math::flush(*lower * slope);
+                        }
                     }
                 }
             }
-            Kind::Rank(r) => {
-                let (inner, rest) = gradient.split_at_mut_checked(r * columns).unwrap_or_default();
-                let (outer, bias) = rest.split_at_mut_checked(rows * r).unwrap_or_default();
-                let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
-                outer_add(outer, upper, z);
-                add(bias, upper);
-                // From here on z holds the gradient at V x.
-                for (z, column) in z.iter_mut().zip(layer.outer.chunks_exact(rows)) {
-                    *z = math::flush(dot(column, upper));
-                }
-                outer_add(inner, z, x);
-                if below {
-                    for (lower, column) in lower.iter_mut().zip(layer.inner.chunks_exact(r)) {
-                        *lower += dot(column, z);
-                    }
-                }
+            if place.at >= units {
+                (place.part, place.at) = (place.part + 1, 0);
             }
         }
-        if below {
-            let pre = trace.pre.get((l.max(1) - 1) * h..).unwrap_or(&[]);
-            let upper = trace.upper.get_mut(..columns).unwrap_or_default();
-            for ((upper, lower), pre) in upper.iter_mut().zip(lower.iter()).zip(pre) {
-                *upper = math::flush(*lower * self.shape.activation.derivative(*pre));
-            }
-        }
+        Some(())
     }
 
     /// Writes the factory's parameters with the delta added, which is a network of its own; its sums are rounded otherwise
@@ -345,19 +447,25 @@ impl<'a> Network<'a> {
     }
 
     /// A fresh delta: everything zero but `V`, whose numbers are uniform with variance one over the inputs.
-    pub fn start(&self, delta: &mut [f32], mut random: impl FnMut() -> u32) {
-        delta.fill(0.0);
+    pub fn start(&self, delta: &mut [f32], random: impl FnMut() -> u32) {
+        self.start_numbers(0..delta.len(), delta, random);
+    }
+
+    /// Some numbers of it; those before them come first.
+    pub fn start_numbers(&self, numbers: Range<usize>, delta: &mut [f32], mut random: impl FnMut() -> u32) {
         let mut at = 0;
         for l in 0..=self.shape.layers {
             let (rows, columns) = self.shape.size(l);
             let kind = self.shape.kind(self.trained, l);
-            if let Kind::Rank(r) = kind {
-                let bound = math::sqrt(3.0 / columns as f32);
-                for v in delta.iter_mut().skip(at).take(r * columns) {
-                    *v = math::flush(bound * math::symmetric_uniform(random()));
+            let drawn = at + if let Kind::Rank(r) = kind { r * columns } else { 0 };
+            let end = at + kind.numbers(rows, columns);
+            let bound = math::sqrt(3.0 / columns as f32);
+            for i in numbers.start.max(at)..numbers.end.min(end) {
+                if let Some(number) = delta.get_mut(i) {
+                    *number = if i < drawn { math::flush(bound * math::symmetric_uniform(random())) } else { 0.0 };
                 }
             }
-            at += kind.numbers(rows, columns);
+            at = end;
         }
     }
 }
@@ -366,15 +474,22 @@ fn add(sum: &mut [f32], x: &[f32]) {
     sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
 }
 
-/// `m += y x^T` for a column-major `m` of `y.len()` rows.
-fn outer_add(m: &mut [f32], y: &[f32], x: &[f32]) {
-    for (column, x) in m.chunks_exact_mut(y.len().max(1)).zip(x) {
-        if *x != 0.0 {
-            column.iter_mut().zip(y).for_each(|(m, y)| *m += y * x);
-        }
+fn copy(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
+/// `sum += x y`; nothing where `y` is zero.
+fn add_scaled(sum: &mut [f32], x: &[f32], y: f32) {
+    if y != 0.0 {
+        gemv_add(x, &[y], sum);
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b)
+/// Some columns of a matrix.
+fn columns_of<'w>(w: &'w [f32], columns: &Range<usize>, rows: usize) -> &'w [f32] {
+    w.get(columns.start * rows..columns.end * rows).unwrap_or(&[])
+}
+
+fn columns_of_mut<'w>(w: &'w mut [f32], columns: &Range<usize>, rows: usize) -> &'w mut [f32] {
+    w.get_mut(columns.start * rows..columns.end * rows).unwrap_or_default()
 }

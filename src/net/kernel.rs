@@ -41,6 +41,25 @@ pub fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
     machine::gemv_add(w, x, y);
 }
 
+/// [`gemv_add`] without the columns whose input is zero, for inputs of which many are: what a ReLU has passed.
+///
+/// Leaving them out changes no bit of a sum that is not -0 at its start, where the weights are finite.
+#[inline]
+pub(crate) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32]) {
+    machine::gemv_add_sparse(w, x, y);
+}
+
+/// The sum of the products of two slices, in their order, as far as the shorter goes.
+#[inline]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = [0.0];
+    let n = a.len().min(b.len());
+    if let (Some(a), Some(b)) = (a.get(..n), b.get(..n)) {
+        machine::gemv_add(a, b, &mut sum);
+    }
+    sum[0]
+}
+
 /// `y = W x + bias` for a column-major `W` of `y.len()` rows and `x.len()` columns.
 ///
 /// Nothing is written where `w` or `bias` is too short.

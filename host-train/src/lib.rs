@@ -81,3 +81,9 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<flowlet::policy::PolicyError> for Error {
+    fn from(error: flowlet::policy::PolicyError) -> Self {
+        Self::failure(error.to_string())
+    }
+}

@@ -142,6 +142,12 @@ impl Acrobot {
         [sin_upper, sin_lower, cos_upper, cos_lower, self.shoulder_dot, self.elbow_dot]
     }
 
+    /// How well the task is done, in [0, 1], by the sensors alone: the mean height of the two links' ends, 1 where both stand.
+    pub fn metric(observation: &[f32; 6]) -> f32 {
+        let [_, _, upper, lower, ..] = *observation;
+        0.25 * (upper + 1.0) + 0.25 * (lower + 1.0)
+    }
+
     /// 1 where the tip is within the target at its highest point, falling as a Gaussian with the distance to it.
     fn reward(&self) -> f64 {
         let [sin_upper, sin_lower, cos_upper, cos_lower, ..] = self.observe();

@@ -63,6 +63,10 @@ params! {
         arm_limit: Positive = 2.2,
         /// Encoder counts of a turn; 0 for exact angles.
         encoder_counts: NonNegative = 2048.0,
+        /// Error of the zero of the arm's encoder, rad.
+        arm_offset: Finite = 0.0,
+        /// Error of the zero of the pendulum's, rad.
+        pendulum_offset: Finite = 0.0,
         /// Bandwidth of the speed filter, rad/s.
         filter_rate: Positive = 100.0,
         /// Time of one step, s.
@@ -121,6 +125,11 @@ impl Constants {
             share: -libm::expm1(-p.filter_rate * p.dt),
         }
     }
+}
+
+/// A reading with the error of its zero; without one, the reading to the bit, -0 too.
+fn off(reading: f64, offset: f64) -> f64 {
+    if offset == 0.0 { reading } else { reading + offset }
 }
 
 impl Default for Furuta {
@@ -196,8 +205,15 @@ impl Furuta {
 
     /// Arm angle, cosine and sine of the pendulum's, both speeds, as encoders and filter give them.
     pub fn observe(&self) -> [f64; 5] {
-        let (sin, cos) = libm::sincos(self.reading[1]);
-        [self.reading[0], cos, sin, self.speed[0], self.speed[1]]
+        let (sin, cos) = libm::sincos(off(self.reading[1], self.params.pendulum_offset));
+        [off(self.reading[0], self.params.arm_offset), cos, sin, self.speed[0], self.speed[1]]
+    }
+
+    /// How well the task is done, in [0, 1], by the sensors alone: none where the pendulum is more than 25 degrees from
+    /// upright, else the more the nearer the arm is to the middle.
+    pub fn metric(observation: &[f32; 5]) -> f32 {
+        let [arm, cosine, ..] = *observation;
+        if cosine > 0.9 { crate::nearness(arm) } else { 0.0 }
     }
 
     /// Upright, arm in the middle, pendulum slow and gently driven: the product of four terms in [0, 1].

@@ -75,6 +75,12 @@ impl fmt::Display for ParamError {
 
 impl core::error::Error for ParamError {}
 
+/// 1 at the middle, falling to 0 at 2 on either side, m or rad; 0 for what is no number.
+fn nearness(x: f32) -> f32 {
+    let near = 1.0 - 0.5 * x.abs();
+    if near > 0.0 { near } else { 0.0 }
+}
+
 /// What a parameter may be.
 #[derive(Clone, Copy)]
 enum Range {

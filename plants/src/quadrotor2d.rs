@@ -100,6 +100,11 @@ impl Quadrotor2d {
         [self.x, self.z, cos, sin, self.x_dot, self.z_dot, self.phi_dot]
     }
 
+    /// How well the task is done, in [0, 1], by the sensors alone: the more the nearer it is to the origin on both axes.
+    pub fn metric(observation: &[f32; 7]) -> f32 {
+        crate::nearness(observation[0]) * crate::nearness(observation[1])
+    }
+
     /// Whether it has left the room or tipped over.
     pub fn crashed(&self) -> bool {
         self.x.abs() > Self::ROOM || self.z.abs() > Self::ROOM || self.phi.abs() > FRAC_PI_2

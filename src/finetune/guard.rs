@@ -283,6 +283,21 @@ impl Guard {
         self.steps == 0
     }
 
+    /// Who played the last block that ended.
+    pub fn last_player(&self) -> Player {
+        self.before
+    }
+
+    /// Its mean metric.
+    pub fn last_mean(&self) -> f32 {
+        let [factory, incumbent, candidate] = self.means;
+        match self.before {
+            Player::Factory => factory,
+            Player::Incumbent => incumbent,
+            Player::Candidate => candidate,
+        }
+    }
+
     /// Puts a candidate on trial, with the first block of the first round; the block or audit under way is dropped.
     ///
     /// Each one costs some of the error that may be made in the robot's life, so that the next needs a little more evidence:

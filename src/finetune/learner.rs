@@ -3,15 +3,16 @@
 //! This file is what a control loop sees of it: acting, recording, keeping. `learner/update.rs` has the update.
 //!
 //! No panics, no allocation, the same bits everywhere. A number that is not finite, or a value beyond what rewards can add
-//! up to, sets every delta back to the factory's ([`Learner::resets`] counts); the policy goes on.
+//! up to, sets the critics back to the factory's and the actor to the delta that was kept ([`Learner::resets`] counts); what
+//! acts stays.
 
 mod update;
 
 use super::config::{Config, LearnerError};
-use super::memory::Layout;
+use super::memory::{Layout, Place};
 use super::optimiser::Clock;
 use super::replay::{After, Cursor, Replay, Ring};
-use super::slice::{Budget, Place};
+use super::slice::{Budget, Cut};
 use super::trained::{Network, Perceptron};
 use crate::flow::{Plan, Source};
 use crate::math;
@@ -30,6 +31,13 @@ pub struct Report {
     pub value: f32,
     /// Mean effective number of candidates.
     pub effective: f32,
+}
+
+/// A delta to go on from.
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    Kept,
+    Best,
 }
 
 /// A learner over words `M`: an array on a device, a vector on a PC.
@@ -65,7 +73,7 @@ impl<const WORDS: usize> Learner<'_, [u32; WORDS]> {
     pub const RAM_BYTES: usize = size_of::<Self>();
 }
 
-impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
+impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
     /// A learner of a policy that carries two critics.
     pub fn new(artefact: &Artefact<'a>, config: Config, seed: u64, memory: M) -> Result<Self, LearnerError> {
         let velocity = artefact.velocity().as_f32().ok_or(LearnerError::NumberFormat)?;
@@ -130,18 +138,37 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
     fn start(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
         let rng = &mut self.rng;
-        self.actor.start(p.actor, || rng.next_u32());
-        copy(p.acting, p.actor);
-        copy(p.kept, p.actor);
-        copy(p.average, p.actor);
-        p.actor_moments.fill(0);
+        self.actor.start(p.kept, || rng.next_u32());
+        copy(p.acting, p.kept);
+        copy(p.best, p.kept);
+        self.restart();
+    }
+
+    /// What learns as at the start: the critics the factory's, the actor from the delta that was kept. What acts stays.
+    fn restart(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        let rng = &mut self.rng;
         for (network, critic) in self.critics.iter().zip(p.critics) {
             network.start(critic.delta, || rng.next_u32());
             copy(critic.slow, critic.delta);
             critic.moments.fill(0);
         }
-        p.gradient.fill(0.0);
         self.clocks = [Clock::START; 3];
+        self.go_on_from(Slot::Kept);
+    }
+
+    /// The actor learns on from this delta; an update under way is dropped.
+    fn go_on_from(&mut self, slot: Slot) {
+        let p = self.layout.carve(self.memory.as_mut());
+        let from = match slot {
+            Slot::Kept => p.kept,
+            Slot::Best => p.best,
+        };
+        copy(p.actor, from);
+        copy(p.average, from);
+        p.actor_moments.fill(0);
+        p.gradient.fill(0.0);
+        self.clocks[2] = Clock::START;
         self.at = Counter::IDLE;
     }
 
@@ -176,14 +203,18 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
     }
 
     /// The delta that acts.
-    pub fn acting(&mut self) -> &[f32] {
-        self.layout.carve(self.memory.as_mut()).acting
+    pub fn acting(&self) -> &[f32] {
+        self.layout.delta(Place::Acting, self.memory.as_ref())
+    }
+
+    /// The delta that was kept.
+    pub fn kept(&self) -> &[f32] {
+        self.layout.delta(Place::Kept, self.memory.as_ref())
     }
 
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.
-    pub fn merge(&mut self, out: &mut [f32]) {
-        let p = self.layout.carve(self.memory.as_mut());
-        self.actor.merge(p.kept, out);
+    pub fn merge(&self, out: &mut [f32]) {
+        self.actor.merge(self.kept(), out);
     }
 
     /// The average of what was learned so far acts from now on, and stays as it is until the next call: a candidate.
@@ -192,7 +223,24 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         copy(p.acting, p.average);
     }
 
-    /// Keeps the acting delta as the best so far.
+    /// Notes the acting delta as the best so far.
+    pub fn hold(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.best, p.acting);
+    }
+
+    /// The best so far acts.
+    pub fn recall(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.acting, p.best);
+    }
+
+    /// Learns on from the best so far; the critics stay. An update under way is dropped.
+    pub fn go_back(&mut self) {
+        self.go_on_from(Slot::Best);
+    }
+
+    /// Keeps the acting delta.
     pub fn keep(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
         copy(p.kept, p.acting);
@@ -202,31 +250,83 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
     pub fn roll_back(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
         copy(p.acting, p.kept);
-        copy(p.actor, p.kept);
-        copy(p.average, p.kept);
-        p.actor_moments.fill(0);
-        p.gradient.fill(0.0);
-        self.clocks[2] = Clock::START;
-        self.at = Counter::IDLE;
+        copy(p.best, p.kept);
+        self.go_on_from(Slot::Kept);
+    }
+
+    /// Keeps a delta from elsewhere, and acts and learns on from it; whether it is one, finite and as long as it must be.
+    pub fn restore(&mut self, delta: impl Iterator<Item = f32> + Clone) -> bool {
+        let p = self.layout.carve(self.memory.as_mut());
+        let lawful = delta.clone().count() == p.kept.len() && delta.clone().all(f32::is_finite);
+        if lawful {
+            p.kept.iter_mut().zip(delta).for_each(|(kept, d)| *kept = math::flush(d));
+            self.roll_back();
+        }
+        lawful
+    }
+
+    /// Keeps, acts and learns on from the factory's policy; the critics stay.
+    pub fn forget(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        let rng = &mut self.rng;
+        self.actor.start(p.kept, || rng.next_u32());
+        self.roll_back();
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The factory's parameters.
+    pub(super) fn factory(&self) -> &'a [f32] {
+        self.actor.factory
     }
 
     /// Takes in what a decision led to. `observation` is that of the decision, in the plant's units; `action` what was
     /// done, in the plant's units; `after` says whether the next call goes on from here.
     pub fn record(&mut self, observation: &[f32], action: &[f32], reward: f32, after: After) {
-        let finite = action.iter().chain([&reward]).all(|x| x.is_finite());
-        let (obs, act) = (self.layout.obs, self.layout.act);
+        let p = self.layout.carve(self.memory.as_mut());
+        if observation.len() == p.seen.len() && action.len() == p.done.len() {
+            copy(p.seen, observation);
+            copy(p.done, action);
+            self.close(reward, after);
+        } else {
+            Replay::new(self.ring, &mut self.cursor, p.ring).cut();
+            self.refused = self.refused.saturating_add(1);
+        }
+    }
+
+    /// The observation that is decided on: the start of a transition.
+    pub(super) fn open(&mut self, observation: &[f32]) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.seen, observation);
+    }
+
+    /// The `count`-th action that was held for this decision, from 1: the transition's is their mean.
+    pub(super) fn done(&mut self, action: &[f32], count: u16) {
+        let p = self.layout.carve(self.memory.as_mut());
+        let share = 1.0 / f32::from(count.max(1));
+        for (mean, a) in p.done.iter_mut().zip(action) {
+            *mean = if count <= 1 { *a } else { math::flush(*mean + share * (a - *mean)) };
+        }
+    }
+
+    /// Ends the transition.
+    pub(super) fn close(&mut self, reward: f32, after: After) {
+        let obs = self.layout.obs;
         let p = self.layout.carve(self.memory.as_mut());
         let mut replay = Replay::new(self.ring, &mut self.cursor, p.ring);
         let (state, rest) = p.act_trace.input.split_at_mut_checked(obs).unwrap_or_default();
-        let state_ok = self.normalizer.apply(observation, state).is_ok();
-        if !finite || !state_ok || observation.len() != obs || action.len() != act {
+        let finite = p.done.iter().chain([&reward]).all(|x| x.is_finite());
+        if self.normalizer.apply(p.seen, state).is_err() || !finite {
             replay.cut();
             self.refused = self.refused.saturating_add(1);
             return;
         }
-        let scaled = rest.get_mut(..act).unwrap_or_default();
+        let scaled = rest.get_mut(..self.layout.act).unwrap_or_default();
         let limits = self.range.low.iter().zip(self.range.high);
-        for ((scaled, a), (low, high)) in scaled.iter_mut().zip(action).zip(limits) {
+        for ((scaled, a), (low, high)) in scaled.iter_mut().zip(p.done.iter()).zip(limits) {
             *scaled = math::flush(math::clip(2.0 * (a - low) / (high - low) - 1.0, 1.0));
         }
         // Runs of 16 transitions, of which one in `thinning` is kept.
@@ -263,7 +363,7 @@ impl<'a, M: AsMut<[u32]>> Learner<'a, M> {
         let (inputs, obs) = (self.actor.shape.inputs, self.layout.obs);
         for step in 0..self.plan.steps {
             place(inputs, obs, latent, self.frequencies, self.plan.node_time(step), p.act_trace.input);
-            self.actor.forward(&mut Place::default(), &mut Budget::whole(), delta, &mut p.act_trace);
+            self.actor.forward(&mut Cut::default(), &mut Budget::whole(), delta, &mut p.act_trace);
             advance(&self.plan, latent, p.act_trace.output);
         }
         clip(&self.plan, latent);

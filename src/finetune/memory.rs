@@ -71,13 +71,30 @@ impl Layout {
 
     pub(super) const fn words(&self) -> usize {
         let networks =
-            self.actor * (4 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
+            self.actor * (5 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
         networks
             + 2 * self.trace_words()
             + self.row * self.rows
-            + 4 * self.act
+            + self.obs
+            + 5 * self.act
             + self.candidates * (self.act + 1)
             + self.ring
+    }
+}
+
+/// A delta of the actor that can be looked at, by its place in the memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    Acting = 1,
+    Kept = 2,
+}
+
+impl Layout {
+    /// One of the actor's deltas, which come first.
+    pub(super) fn delta<'m>(&self, place: Place, memory: &'m [u32]) -> &'m [f32] {
+        let start = place as usize * self.actor;
+        let words = memory.get(start..start + self.actor).unwrap_or(&[]);
+        <[f32]>::ref_from_bytes(words.as_bytes()).unwrap_or(&[])
     }
 }
 
@@ -91,6 +108,8 @@ pub(super) struct Parts<'m> {
     pub actor: &'m mut [f32],
     pub acting: &'m mut [f32],
     pub kept: &'m mut [f32],
+    /// The best so far that was not yet kept.
+    pub best: &'m mut [f32],
     /// The slow average of the actor: the next candidate.
     pub average: &'m mut [f32],
     pub actor_moments: &'m mut [u32],
@@ -99,6 +118,9 @@ pub(super) struct Parts<'m> {
     pub trace: Trace<'m>,
     pub act_trace: Trace<'m>,
     pub rows: &'m mut [f32],
+    /// Observation and action of the decision under way, in the plant's units.
+    pub seen: &'m mut [f32],
+    pub done: &'m mut [f32],
     /// The latent of a decision.
     pub decided: &'m mut [f32],
     pub noise: &'m mut [f32],
@@ -154,6 +176,7 @@ impl Layout {
             actor: floats(&mut m, self.actor),
             acting: floats(&mut m, self.actor),
             kept: floats(&mut m, self.actor),
+            best: floats(&mut m, self.actor),
             average: floats(&mut m, self.actor),
             actor_moments: cut(&mut m, self.actor * self.moments),
             critics: [critic(&mut m), critic(&mut m)],
@@ -161,6 +184,8 @@ impl Layout {
             trace: self.trace(&mut m),
             act_trace: self.trace(&mut m),
             rows: floats(&mut m, self.row * self.rows),
+            seen: floats(&mut m, self.obs),
+            done: floats(&mut m, self.act),
             decided: floats(&mut m, self.act),
             noise: floats(&mut m, self.act),
             latent: floats(&mut m, self.act),

@@ -51,7 +51,7 @@ impl Budget {
 
 /// Where a pass through a network stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct Cut {
     /// Dense layer, counted in the pass's direction.
     pub layer: usize,
     /// Part of the layer.

@@ -95,7 +95,7 @@ fn gradients_are_those_of_differences() {
                 upper: &mut upper,
                 lower: &mut lower,
             };
-            network.forward(&mut Place::default(), &mut Budget::whole(), &delta, &mut trace);
+            network.forward(&mut Cut::default(), &mut Budget::whole(), &delta, &mut trace);
             let wide = |v: &[f32]| -> Vec<f64> { v.iter().map(|v| f64::from(*v)).collect() };
             let (x64, c64, d64) = (wide(&x), wide(&c), wide(&delta));
             let value: f64 = trace.output.iter().zip(&c).map(|(y, c)| f64::from(*y) * f64::from(*c)).sum();
@@ -104,7 +104,7 @@ fn gradients_are_those_of_differences() {
             assert!((value - exact).abs() < 2e-5 * (1.0 + exact.abs()), "{activation:?} {trained:?}");
             trace.upper[..2].copy_from_slice(&c);
             let mut gradient = vec![0.0; delta.len()];
-            network.backward(&mut Place::default(), &mut Budget::whole(), &delta, &mut gradient, &mut trace);
+            network.backward(&mut Cut::default(), &mut Budget::whole(), &delta, &mut gradient, &mut trace);
             for (i, g) in gradient.iter().enumerate() {
                 let shifted = |h: f64| {
                     let mut d = d64.clone();

@@ -9,7 +9,7 @@
 //! part; a full delta adds `m n` forward and `2 m n` backward, one of rank `r` adds `r (m + n)` and `3 r (m + n)`. Columns
 //! whose input is zero, as that of a ReLU which does not fire, are left out, in both directions.
 
-use super::slice::{Budget, Place};
+use super::slice::{Budget, Cut};
 use crate::math;
 use crate::net::kernel::{dot, gemv_add, gemv_add_sparse};
 use crate::net::{Activation, CriticShape, VelocityShape, dense_params};
@@ -234,22 +234,22 @@ impl<'a> Network<'a> {
         (layer, at)
     }
 
-    /// The forward pass from `place` on, as far as `left` goes; whether it is through, and `place` at the start again.
-    pub fn forward(&self, place: &mut Place, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> bool {
-        while place.layer <= self.shape.layers {
-            if self.forward_layer(place, left, delta, trace).is_none() {
+    /// The forward pass from `cut` on, as far as `left` goes; whether it is through, and `cut` at the start again.
+    pub fn forward(&self, cut: &mut Cut, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> bool {
+        while cut.layer <= self.shape.layers {
+            if self.forward_layer(cut, left, delta, trace).is_none() {
                 return false;
             }
-            *place = Place { layer: place.layer + 1, ..Place::default() };
+            *cut = Cut { layer: cut.layer + 1, ..Cut::default() };
         }
-        *place = Place::default();
+        *cut = Cut::default();
         true
     }
 
-    /// Dense layer `place.layer` forward, from the trace's values below it to those above it, the outputs for the last;
+    /// Dense layer `cut.layer` forward, from the trace's values below it to those above it, the outputs for the last;
     /// `None` where the budget ends before.
-    fn forward_layer(&self, place: &mut Place, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> Option<()> {
-        let (l, h, rank) = (place.layer, self.shape.hidden, self.shape.rank(self.trained));
+    fn forward_layer(&self, cut: &mut Cut, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> Option<()> {
+        let (l, h, rank) = (cut.layer, self.shape.hidden, self.shape.rank(self.trained));
         let (rows, columns) = self.shape.size(l);
         let (layer, _) = self.layer(l, delta);
         let (below, above) = trace.post.split_at_mut_checked(l * h).unwrap_or_default();
@@ -259,9 +259,9 @@ impl<'a> Network<'a> {
         let y = y.get_mut(..rows).unwrap_or_default();
         let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
         let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
-        while place.part < 5 {
-            let cost = self.shape.forward_cost(place.part, rows, r);
-            let units = match (place.part, layer.kind) {
+        while cut.part < 5 {
+            let cost = self.shape.forward_cost(cut.part, rows, r);
+            let units = match (cut.part, layer.kind) {
                 (0, _) => 1,
                 (1, _) => columns,
                 (2, Kind::Full | Kind::Rank(_)) => columns,
@@ -269,9 +269,9 @@ impl<'a> Network<'a> {
                 (4, _) if !last => rows,
                 _ => 0,
             };
-            let range = left.units(&mut place.at, units, cost)?;
+            let range = left.units(&mut cut.at, units, cost)?;
             let inputs = x.get(range.clone()).unwrap_or(&[]);
-            match (place.part, layer.kind) {
+            match (cut.part, layer.kind) {
                 (0, _) => {
                     copy(y, layer.bias);
                     // A sum of two biases is a multiple of 2^-123 as they are, and never subnormal.
@@ -296,8 +296,8 @@ impl<'a> Network<'a> {
                 }
                 _ => {}
             }
-            if place.at >= units {
-                (place.part, place.at) = (place.part + 1, 0);
+            if cut.at >= units {
+                (cut.part, cut.at) = (cut.part + 1, 0);
             }
         }
         Some(())
@@ -308,25 +308,25 @@ impl<'a> Network<'a> {
         (0..=self.shape.layers).find(|l| self.shape.kind(self.trained, *l) != Kind::None).unwrap_or(0)
     }
 
-    /// The backward pass from `place` on, as far as `left` goes; whether it is through, and `place` at the start again.
+    /// The backward pass from `cut` on, as far as `left` goes; whether it is through, and `cut` at the start again.
     ///
     /// It begins with the gradient at the outputs in `trace.upper`, and adds the delta's gradient to `gradient`. The layers of
-    /// `place` are counted from the last.
+    /// `cut` are counted from the last.
     pub fn backward(
         &self,
-        place: &mut Place,
+        cut: &mut Cut,
         left: &mut Budget,
         delta: &[f32],
         gradient: &mut [f32],
         trace: &mut Trace<'_>,
     ) -> bool {
-        while place.layer + self.first_trained() <= self.shape.layers {
-            if self.backward_layer(place, left, delta, gradient, trace).is_none() {
+        while cut.layer + self.first_trained() <= self.shape.layers {
+            if self.backward_layer(cut, left, delta, gradient, trace).is_none() {
                 return false;
             }
-            *place = Place { layer: place.layer + 1, ..Place::default() };
+            *cut = Cut { layer: cut.layer + 1, ..Cut::default() };
         }
-        *place = Place::default();
+        *cut = Cut::default();
         true
     }
 
@@ -334,13 +334,13 @@ impl<'a> Network<'a> {
     /// `trace.upper`; `None` where the budget ends before.
     fn backward_layer(
         &self,
-        place: &mut Place,
+        cut: &mut Cut,
         left: &mut Budget,
         delta: &[f32],
         gradient: &mut [f32],
         trace: &mut Trace<'_>,
     ) -> Option<()> {
-        let (l, h) = (self.shape.layers.saturating_sub(place.layer), self.shape.hidden);
+        let (l, h) = (self.shape.layers.saturating_sub(cut.layer), self.shape.hidden);
         let rank = self.shape.rank(self.trained);
         let (rows, columns) = self.shape.size(l);
         let (layer, at) = self.layer(l, delta);
@@ -352,18 +352,18 @@ impl<'a> Network<'a> {
         let x: &[f32] = if l == 0 { trace.input } else { trace.post.get((l - 1) * h..l * h).unwrap_or(&[]) };
         let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
         let below = l > self.first_trained();
-        while place.part < 4 {
-            let cost = self.shape.backward_cost(place.part, rows, r);
-            let units = match (place.part, layer.kind) {
+        while cut.part < 4 {
+            let cost = self.shape.backward_cost(cut.part, rows, r);
+            let units = match (cut.part, layer.kind) {
                 (0, _) => 1,
                 (1, Kind::Rank(r)) => r,
                 (2, Kind::Full | Kind::Rank(_)) => columns,
                 (2 | 3, _) if below => columns,
                 _ => 0,
             };
-            let range = left.units(&mut place.at, units, cost)?;
-            let upper = trace.upper.get_mut(..if place.part == 3 { columns } else { rows }).unwrap_or_default();
-            match place.part {
+            let range = left.units(&mut cut.at, units, cost)?;
+            let upper = trace.upper.get_mut(..if cut.part == 3 { columns } else { rows }).unwrap_or_default();
+            match cut.part {
                 0 => add(bias, upper),
                 1 => {
                     let pairs = layer
@@ -414,8 +414,8 @@ impl<'a> Network<'a> {
                     }
                 }
             }
-            if place.at >= units {
-                (place.part, place.at) = (place.part + 1, 0);
+            if cut.at >= units {
+                (cut.part, cut.at) = (cut.part + 1, 0);
             }
         }
         Some(())

@@ -7,10 +7,10 @@
 use super::eval::assignment;
 use super::{FinetuneArgs, Output, note};
 use crate::config::{Config, Sources};
-use crate::env::Decision;
+use crate::env::{Decision, make};
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
 use crate::finetune::curve::{write_curve, write_progress};
-use crate::finetune::{Options, Outcome, Row, finetune, mode, set};
+use crate::finetune::{Options, Outcome, Row, finetune, mode, session_config, set};
 use crate::policy::ArtefactBytes;
 use crate::run::write_atomic;
 use crate::session;
@@ -39,11 +39,12 @@ pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
             of_env.push(pair.clone());
         }
     }
-    let mut env = env_for(&artefact, Some(&name), &physics)?;
+    let mut env = single_steps(&name, &physics)?;
     let mut apart = env_for(&artefact, Some(&name), &physics)?;
     let mut config = mode(&args.mode, env.spec(), &artefact)?;
+    let mut session = session_config(env.spec())?;
     for (key, value) in constants {
-        set(&mut config, key, value)?;
+        set(&mut config, &mut session, key, value)?;
     }
     let folder = folder(args.out.as_deref(), &name, &args.mode, args.seed)?;
     let options = Options {
@@ -53,14 +54,20 @@ pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
         episodes: [args.episodes as usize, 5 * args.episodes as usize],
         eval_seed: EVALUATION + args.seed,
         reward_scale: env.spec().reward_scale,
-        trial: args.trial as usize,
+        session,
     };
     let mut rows: Vec<Row> = Vec::new();
     let title = format!("fine-tuning {name}, {}, seed {}", args.mode, args.seed);
     let outcome = finetune(&artefact, config, &options, (&mut env, &mut apart), &mut |row| {
         note(&format!(
-            "{:6.0} s, {:6} updates: kept {:.1} +- {:.1}, acting {:.1} +- {:.1}, TD error {:.3}",
-            row.seconds, row.updates, row.kept.mean, row.kept.ci95, row.acting.mean, row.acting.ci95, row.td_error
+            "{:6.0} s, {:6} updates: deployed {:.1} +- {:.1}, candidate {:.1} +- {:.1}, TD error {:.3}",
+            row.seconds,
+            row.report.updates,
+            row.kept.mean,
+            row.kept.ci95,
+            row.acting.mean,
+            row.acting.ci95,
+            row.report.learner.td_error
         ));
         rows.push(*row);
         write_progress(&folder.join("progress.csv"), &rows)
@@ -89,16 +96,23 @@ pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
         "return_scratch": scratch.map(|s| s.mean),
         "recovered": scratch.and_then(|s| recovered(first.kept.mean, last.kept.mean, s.mean)),
         "robot_seconds": last.seconds,
-        "updates": last.updates,
+        "updates": last.report.updates,
         "ram_bytes": outcome.ram_bytes,
         "resets": outcome.resets,
-        "rolled_back": outcome.rolled_back,
+        "trials": outcome.trials[0],
+        "promoted": outcome.trials[1],
+        "verdicts": outcome.verdicts.iter().map(|(t, v)| json!([t, format!("{v:?}")])).collect::<Vec<_>>(),
         "episodes": options.episodes[1],
         "run_dir": folder,
     });
     write_atomic(&folder.join("finetune.json"), object.to_string().as_bytes())?;
     output.object(&object);
     Ok(())
+}
+
+/// The robot itself: one control step at a time.
+fn single_steps(name: &str, physics: &BTreeMap<String, f64>) -> Result<Decision> {
+    Ok(Decision::new(make(name, physics)?, 1))
 }
 
 /// The share of the way from the factory's return to that from scratch; none where there is no way to go.
@@ -116,7 +130,7 @@ fn tell(outcome: &Outcome, scratch: Option<Summary>, folder: &Path, output: Outp
     let (before, after) = (first.kept, last.kept);
     output.line(&format!(
         "return {:.1} +- {:.1} before, {:.1} +- {:.1} after {:.0} s of robot time and {} updates, {} episodes each",
-        before.mean, before.ci95, after.mean, after.ci95, last.seconds, last.updates, after.n
+        before.mean, before.ci95, after.mean, after.ci95, last.seconds, last.report.updates, after.n
     ));
     if let Some(scratch) = scratch {
         let share = recovered(before.mean, after.mean, scratch.mean)
@@ -127,9 +141,10 @@ fn tell(outcome: &Outcome, scratch: Option<Summary>, folder: &Path, output: Outp
             .line(&format!("trained from scratch for this plant: {:.1} +- {:.1}, {share}", scratch.mean, scratch.ci95));
     }
     output.line(&format!(
-        "the learner takes {} bytes of RAM; {} trials rolled back, {} resets; {}",
+        "the learner takes {} bytes of RAM; of {} trials {} ended in a promotion, {} resets; {}",
         outcome.ram_bytes,
-        outcome.rolled_back,
+        outcome.trials[0],
+        outcome.trials[1],
         outcome.resets,
         folder.display()
     ));

@@ -357,9 +357,6 @@ pub struct FinetuneArgs {
     /// Robot time between evaluations, s
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     pub every: f64,
-    /// Episodes after which the policy that learns is kept, goes on, or is rolled back
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub trial: u32,
     /// The folder for the results [default: a new one under runs/]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,

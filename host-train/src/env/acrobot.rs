@@ -59,6 +59,10 @@ impl Env for AcrobotEnv {
         out.copy_from_slice(&self.plant.observe());
     }
 
+    fn metric(&self, observation: &[f32]) -> Option<f32> {
+        observation.try_into().ok().map(Acrobot::metric)
+    }
+
     fn set(&mut self, key: &str, value: f64) -> Result<()> {
         self.plant.set(key, value).map_err(refused(key, value))?;
         self.spec.control_dt = self.plant.params().dt;

@@ -62,6 +62,11 @@ impl Decision {
         self.env.spec().time_limit.div_ceil(self.action_repeat)
     }
 
+    /// How well the task is done now, by the sensors; see [`Env::metric`].
+    pub fn metric(&self) -> Option<f32> {
+        self.env.metric(&self.observation)
+    }
+
     /// Which of several ways the episode has taken; see [`Env::way`].
     pub fn way(&self) -> Option<&'static str> {
         self.env.way()

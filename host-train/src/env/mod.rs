@@ -131,6 +131,12 @@ pub trait Env: Send {
     fn within_limits(&self) -> bool {
         true
     }
+    /// How well the task is done, in [0, 1], by the sensors alone: what a guard judges policies by. None where nobody has
+    /// said what it is.
+    fn metric(&self, observation: &[f32]) -> Option<f32> {
+        let _ = observation;
+        None
+    }
     /// Which of several ways the episode so far has taken, where the task has more than one: `none` before any.
     fn way(&self) -> Option<&'static str> {
         None

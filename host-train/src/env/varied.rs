@@ -223,6 +223,10 @@ impl Env for Varied {
         self.inner.within_limits()
     }
 
+    fn metric(&self, observation: &[f32]) -> Option<f32> {
+        self.inner.metric(observation)
+    }
+
     fn way(&self) -> Option<&'static str> {
         self.inner.way()
     }

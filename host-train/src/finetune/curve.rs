@@ -11,7 +11,8 @@ use std::path::Path;
 /// Writes the rows as a table.
 pub fn write_progress(path: &Path, rows: &[Row]) -> Result<()> {
     let mut text = String::from(
-        "robot_seconds,updates,train_return,acting_mean,acting_ci95,kept_mean,kept_ci95,td_error,q_mean,ess\n",
+        "robot_seconds,updates,train_return,acting_mean,acting_ci95,kept_mean,kept_ci95,td_error,q_mean,ess,reference_metric,\
+         best_metric,stage\n",
     );
     for row in rows {
         let numbers = [
@@ -20,12 +21,14 @@ pub fn write_progress(path: &Path, rows: &[Row]) -> Result<()> {
             row.acting.ci95,
             row.kept.mean,
             row.kept.ci95,
-            f64::from(row.td_error),
-            f64::from(row.value),
-            f64::from(row.effective),
+            f64::from(row.report.learner.td_error),
+            f64::from(row.report.learner.value),
+            f64::from(row.report.learner.effective),
+            f64::from(row.report.reference),
+            f64::from(row.report.best),
         ];
         let cells = numbers.map(|x| if x.is_finite() { x.to_string() } else { String::new() });
-        text += &format!("{},{},{}\n", row.seconds, row.updates, cells.join(","));
+        text += &format!("{},{},{},{:?}\n", row.seconds, row.report.updates, cells.join(","), row.report.stage);
     }
     write_atomic(path, text.as_bytes())
 }

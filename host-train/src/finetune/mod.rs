@@ -1,18 +1,21 @@
 //! `finetune`: a policy goes on learning on a plant that is not the one it was trained on, by the learner that runs on the
 //! device, decision by decision as the device does it.
 //!
-//! The robot's time is simulated: episodes follow one another, every decision is recorded, and an update must be done by
-//! the time the next is due, so that the result is the device's, bit for bit, where that keeps up. Between episodes, at
-//! marks of robot time, the policy is evaluated apart from its learning. Deterministic given the seed. No panics.
+//! The robot's time is simulated: episodes follow one another, each a block of the guard, and an update is done by the time
+//! the next is due, so that the result is the device's, bit for bit, where that keeps up. At marks of robot time the
+//! deployed policy and the learner's candidate are evaluated apart from the learning. Deterministic given the seed. No panics.
 
 pub mod curve;
 
 use crate::env::{Decision, EnvSpec};
 use crate::evaluate::{Player, play_plain};
 use crate::noise::Noise;
+use crate::policy::HostPolicy;
 use crate::stats::Summary;
 use crate::{Error, Result};
-use flowlet::finetune::{After, Config, Learner, Optimiser, Report, Storage, Trained, words};
+use flowlet::finetune::guard::{self, Passage, Verdict};
+use flowlet::finetune::session::{self, Event, Session};
+use flowlet::finetune::{Config, Learner, Optimiser, Storage, Trained, words};
 use flowlet::policy::Artefact;
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
@@ -36,8 +39,8 @@ pub struct Options {
     pub eval_seed: u64,
     /// Factor on the reward of a decision, as in training.
     pub reward_scale: f64,
-    /// Episodes of a trial, after which the acting policy is kept, goes on or is rolled back.
-    pub trial: usize,
+    /// When candidates are screened and tried.
+    pub session: session::Config,
 }
 
 /// A point of the curve.
@@ -45,20 +48,14 @@ pub struct Options {
 pub struct Row {
     /// Robot time, s.
     pub seconds: f64,
-    /// Updates so far.
-    pub updates: u32,
-    /// Mean return of the training episodes since the last row.
+    /// Mean return of the episodes since the last row, whoever played.
     pub training: f64,
-    /// The evaluation of the policy that acts.
+    /// The evaluation of the learner's candidate.
     pub acting: Summary,
-    /// The evaluation of the policy that is kept; the factory's at first.
+    /// The evaluation of the policy that is deployed; the factory's at first.
     pub kept: Summary,
-    /// Mean absolute temporal-difference error of the last update.
-    pub td_error: f32,
-    /// Its mean value.
-    pub value: f32,
-    /// Its mean effective number of candidates.
-    pub effective: f32,
+    /// What the session reports.
+    pub report: session::Report,
 }
 
 /// What came of it.
@@ -70,45 +67,12 @@ pub struct Outcome {
     pub ram_bytes: usize,
     /// Resets after divergence.
     pub resets: u32,
-    /// Trials after which the policy was rolled back.
-    pub rolled_back: u32,
+    /// Trials by the guard, and those of them that ended in a promotion.
+    pub trials: [u32; 2],
+    /// Every verdict with its robot time, s.
+    pub verdicts: Vec<(f64, Verdict)>,
     /// The parameters of the kept policy.
     pub params: Vec<f32>,
-}
-
-/// The share of the kept policy's return below which a trial is lost.
-const LOST: f64 = 0.07;
-
-/// Trials of the acting policy: a stand-in for a test with stated error rates, on the return of the learner's own reward.
-struct Trials {
-    length: usize,
-    best: f64,
-    returns: Vec<f64>,
-    rolled_back: u32,
-}
-
-impl Trials {
-    fn new(length: usize) -> Self {
-        Self { length: length.max(1), best: f64::NEG_INFINITY, returns: Vec::new(), rolled_back: 0 }
-    }
-
-    fn episode(&mut self, total: f64, learner: &mut Learner<'_, Vec<u32>>) {
-        self.returns.push(total);
-        if self.returns.len() < self.length {
-            return;
-        }
-        let mean = self.returns.iter().sum::<f64>() / self.length as f64;
-        self.returns.clear();
-        if mean > self.best {
-            self.best = mean;
-            learner.keep();
-        } else if mean < self.best - LOST * self.best.abs() {
-            self.rolled_back += 1;
-            learner.roll_back();
-        }
-        // The policy that is measured next does not change while it is.
-        learner.promote();
-    }
 }
 
 /// The named ways to configure a learner.
@@ -148,7 +112,7 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
 }
 
 /// Sets a constant by name.
-pub fn set(config: &mut Config, key: &str, value: &str) -> Result<()> {
+pub fn set(config: &mut Config, session: &mut session::Config, key: &str, value: &str) -> Result<()> {
     fn to<T: std::str::FromStr>(key: &str, value: &str) -> Result<T> {
         value.parse().map_err(|_| Error::usage(format!("finetune.{key}={value}: this is no number that fits it")))
     }
@@ -196,11 +160,21 @@ pub fn set(config: &mut Config, key: &str, value: &str) -> Result<()> {
         "exploration" => config.exploration = to(key, value)?,
         "thinning" => config.thinning = to(key, value)?,
         "warmup" => config.warmup = to(key, value)?,
+        "screening" => session.screening = to(key, value)?,
+        "gain" => session.gain = to(key, value)?,
+        "slack" => session.slack = to(key, value)?,
+        "patience" => session.patience = to(key, value)?,
+        "first" => session.first = to(key, value)?,
+        "rounds" => session.guard.rounds = to(key, value)?,
+        "alpha" => session.guard.alpha = to(key, value)?,
+        "beta" => session.guard.beta = to(key, value)?,
+        "margin" => session.guard.margin = to(key, value)?,
         _ => {
             return Err(Error::usage(format!(
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
-                 temperature, spread, reward_limit, every or warmup"
+                 temperature, spread, reward_limit, every, exploration, thinning or warmup; of the session screening, gain, \
+                 slack, patience or first; of the guard rounds, alpha, beta or margin"
             )));
         }
     }
@@ -236,12 +210,22 @@ impl Player for Acting<'_, '_> {
     }
 }
 
-/// Fine-tunes; `seen` gets every row of the curve. `apart` is the same environment, for evaluations.
+/// The session's constants for an environment: blocks are episodes, from their reset.
+pub fn session_config(spec: &EnvSpec) -> Result<session::Config> {
+    let block = u16::try_from(spec.time_limit).map_err(|_| {
+        Error::usage(format!("an episode of {} is longer than 65,535 control steps: it cannot be a block", spec.name))
+    })?;
+    let blocks = guard::Config { settle: 0, ..guard::Config::new(block) };
+    Ok(session::Config::new(blocks))
+}
+
+/// Fine-tunes; `seen` gets every row of the curve. `live` is the robot, control step by control step; `apart` is the same
+/// environment decision by decision, for evaluations.
 pub fn finetune(
     artefact: &Artefact<'_>,
     config: Config,
     options: &Options,
-    (env, apart): (&mut Decision, &mut Decision),
+    (live, apart): (&mut Decision, &mut Decision),
     seen: &mut dyn FnMut(&Row) -> Result<()>,
 ) -> Result<Outcome> {
     let (Some(velocity), Some(critic)) = (artefact.velocity().as_f32(), artefact.critics().next()) else {
@@ -249,77 +233,107 @@ pub fn finetune(
             "fine-tuning needs a policy in f32 that carries its critics: export it without --without-critic",
         ));
     };
+    if live.metric().is_none() {
+        return Err(Error::usage(format!(
+            "fine-tuning needs a task metric, which {} has not: use pendulum, cartpole, furuta, acrobot or quadrotor2d",
+            live.spec().name
+        )));
+    }
     let memory = vec![0; words(velocity.shape(), critic.shape(), &config)];
-    let ram_bytes = 4 * memory.len() + size_of::<Learner<'static, [u32; 0]>>();
-    let mut learner = Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
+    let ram_bytes = 4 * memory.len() + size_of::<Session<'static, [u32; 0]>>();
+    let learner = Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
+    let session = Session::new(learner, options.session, options.seed).map_err(|e| Error::usage(e.to_string()))?;
     let mut run = Run {
+        session,
+        factory: HostPolicy::new(*artefact)?,
+        state: vec![0; session::state_bytes(velocity.shape(), &config)],
         resets: Noise::new(options.seed, STREAM_RESETS),
         rng: Xoshiro128PlusPlus::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ STREAM_NOISE),
-        trials: Trials::new(options.trial),
         played: Vec::new(),
         rows: Vec::new(),
+        verdicts: Vec::new(),
         options,
     };
-    run.report(&mut learner, apart, (0.0, true), seen)?;
-    run.live(&mut learner, env, apart, seen)?;
+    run.report(apart, (0.0, true), seen)?;
+    run.live(live, apart, seen)?;
     let mut params = vec![0.0; velocity.params().len()];
-    learner.merge(&mut params);
-    let (resets, rolled_back) = (learner.resets(), run.trials.rolled_back);
-    Ok(Outcome { rows: run.rows, ram_bytes, resets, rolled_back, params })
+    run.session.learner().merge(&mut params);
+    let better = run.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Better).count();
+    Ok(Outcome {
+        rows: run.rows,
+        ram_bytes,
+        resets: run.session.learner().resets(),
+        trials: [run.verdicts.len() as u32, better as u32],
+        verdicts: run.verdicts,
+        params,
+    })
 }
 
 /// A run under way.
-struct Run<'o> {
+struct Run<'o, 'a> {
     options: &'o Options,
+    session: Session<'a, Vec<u32>>,
+    factory: HostPolicy<'a>,
+    /// What a journal would have.
+    state: Vec<u8>,
     resets: Noise,
     rng: Xoshiro128PlusPlus,
-    trials: Trials,
     played: Vec<f64>,
     rows: Vec<Row>,
+    verdicts: Vec<(f64, Verdict)>,
 }
 
-impl Run<'_> {
-    /// The robot's time, decision by decision.
+impl Run<'_, '_> {
+    /// The robot's time, control step by control step.
     fn live(
         &mut self,
-        learner: &mut Learner<'_, Vec<u32>>,
         env: &mut Decision,
         apart: &mut Decision,
         seen: &mut dyn FnMut(&Row) -> Result<()>,
     ) -> Result<()> {
-        let decisions = (self.options.seconds / env.period()).round() as u64;
-        let every = (self.options.every / env.period()).round().max(1.0) as u64;
+        let (period, repeat) = (env.period(), apart.action_repeat());
+        let steps = (self.options.seconds / period).round() as u64;
+        let every = (self.options.every / period).round().max(1.0) as u64;
         let (obs, act) = (env.spec().obs(), env.spec().act());
         let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
-        let mut total = 0.0;
+        let (mut total, mut held) = (0.0, 0);
         env.reset(self.resets.rng())?;
         env.observe(&mut observation);
-        for decision in 1..=decisions {
-            // What a device did since the last decision.
-            learner.finish();
-            learner.pulse();
-            if !learner.explore(&observation, &mut self.rng, &mut action) {
-                return Err(Error::failure("an observation is not finite"));
+        for step in 1..=steps {
+            if held == 0 {
+                // What a device did since the last decision.
+                self.session.finish();
+                let factory = &mut self.factory;
+                let play = |rng: &mut Xoshiro128PlusPlus, action: &mut [f32]| factory.act(&observation, rng, action);
+                self.session.decide(&observation, &mut self.rng, &mut action, play)?;
+                plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
             }
-            plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
+            held = (held + 1) % repeat;
             let outcome = env.step(&plant_action)?;
             total += outcome.reward;
             let reward = (outcome.reward * self.options.reward_scale) as f32;
-            let after = if outcome.terminated { After::Terminal } else { After::Next };
-            learner.record(&observation, &action, reward, after);
             env.observe(&mut observation);
+            let metric = env.metric().unwrap_or(f32::NAN);
+            let mut event = self.session.after(Passage::Free, &action, reward, metric);
+            if outcome.terminated {
+                event = self.session.terminated().or(event);
+            }
+            if let Some(Event::Verdict(verdict)) = event {
+                self.verdicts.push((step as f64 * period, verdict));
+            }
             if outcome.terminated || outcome.truncated {
-                if !outcome.terminated {
-                    learner.record(&observation, &action, 0.0, After::Unknown);
+                self.session.cut();
+                if self.session.wants_saving() {
+                    self.session.save(&mut self.state).map_err(|e| Error::failure(e.to_string()))?;
+                    self.session.saved();
                 }
-                self.played.push(total);
-                self.trials.episode(std::mem::take(&mut total), learner);
+                self.played.push(std::mem::take(&mut total));
+                held = 0;
                 env.reset(self.resets.rng())?;
                 env.observe(&mut observation);
             }
-            if decision % every == 0 || decision == decisions {
-                let at = (decision as f64 * env.period(), decision == decisions);
-                self.report(learner, apart, at, seen)?;
+            if step % every == 0 || step == steps {
+                self.report(apart, (step as f64 * period, step == steps), seen)?;
             }
         }
         Ok(())
@@ -328,22 +342,21 @@ impl Run<'_> {
     /// Evaluates both policies, with more episodes at the ends.
     fn report(
         &mut self,
-        learner: &mut Learner<'_, Vec<u32>>,
         apart: &mut Decision,
         (seconds, end): (f64, bool),
         seen: &mut dyn FnMut(&Row) -> Result<()>,
     ) -> Result<()> {
-        let (said, updates) = (learner.report(), learner.updates());
+        let report = self.session.report();
         let (episodes, seed) = (self.options.episodes[usize::from(end)], self.options.eval_seed);
         let mut play = |kept: bool| -> Result<Summary> {
-            let mut player = Acting { learner, kept, rng: Xoshiro128PlusPlus::seed_from_u64(0) };
+            let rng = Xoshiro128PlusPlus::seed_from_u64(0);
+            let mut player = Acting { learner: self.session.learner_mut(), kept, rng };
             Ok(Summary::of(&play_plain(&mut player, apart, episodes, seed, &mut |_| {})?))
         };
         let (acting, kept) = (play(false)?, play(true)?);
         let training = self.played.iter().sum::<f64>() / self.played.len() as f64;
-        let Report { td_error, value, effective } = said;
         self.played.clear();
-        let row = Row { seconds, updates, training, acting, kept, td_error, value, effective };
+        let row = Row { seconds, training, acting, kept, report };
         seen(&row)?;
         self.rows.push(row);
         Ok(())

@@ -12,7 +12,7 @@
 use super::super::actor;
 use super::super::optimiser::{Clock, Step};
 use super::super::replay::{After, Replay};
-use super::super::slice::{self, Budget, Place};
+use super::super::slice::{self, Budget, Cut};
 use super::{Learner, Report, advance, clip, copy, draw, place};
 use crate::math;
 use rand_core::Rng;
@@ -65,7 +65,7 @@ pub(super) struct Counter {
     critic: usize,
     /// Whether the pass has its inputs, and where it stands.
     ready: bool,
-    place: Place,
+    cut: Cut,
     /// Of a pass over numbers.
     at: usize,
     norm: f32,
@@ -74,7 +74,7 @@ pub(super) struct Counter {
     value: f32,
 }
 
-impl<M: AsMut<[u32]>> Learner<'_, M> {
+impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
     /// Whether an update has slices left.
     pub fn is_busy(&self) -> bool {
         !matches!(self.at.stage, Stage::Idle | Stage::Publish)
@@ -182,7 +182,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                     place(self.actor.shape.inputs, obs, p.latent, self.frequencies, t, p.trace.input);
                     at.ready = true;
                 }
-                if !self.actor.forward(&mut at.place, left, p.actor, &mut p.trace) {
+                if !self.actor.forward(&mut at.cut, left, p.actor, &mut p.trace) {
                     return false;
                 }
                 at.ready = false;
@@ -204,7 +204,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                     self.range.squash.apply(p.latent, action);
                     at.ready = true;
                 }
-                if !network.forward(&mut at.place, left, critic.slow, &mut p.trace) {
+                if !network.forward(&mut at.cut, left, critic.slow, &mut p.trace) {
                     return false;
                 }
                 at.ready = false;
@@ -226,7 +226,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                     copy(p.trace.input, now);
                     at.ready = true;
                 }
-                if !network.forward(&mut at.place, left, critic.delta, &mut p.trace) {
+                if !network.forward(&mut at.cut, left, critic.delta, &mut p.trace) {
                     return false;
                 }
                 at.ready = false;
@@ -246,7 +246,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                 }
             }
             Stage::FitBack => {
-                if !network.backward(&mut at.place, left, critic.delta, p.gradient, &mut p.trace) {
+                if !network.backward(&mut at.cut, left, critic.delta, p.gradient, &mut p.trace) {
                     return false;
                 }
                 at.next_row(self.config.batch, Stage::Fit, Stage::Norm);
@@ -335,7 +335,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                     copy(p.trace.input.get_mut(obs..).unwrap_or_default(), candidate);
                     at.ready = true;
                 }
-                if !network.forward(&mut at.place, left, critic.delta, &mut p.trace) {
+                if !network.forward(&mut at.cut, left, critic.delta, &mut p.trace) {
                     return false;
                 }
                 at.ready = false;
@@ -370,7 +370,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                     place(self.actor.shape.inputs, obs, p.noise, self.frequencies, self.plan.t_start, p.trace.input);
                     at.ready = true;
                 }
-                if !self.actor.forward(&mut at.place, left, p.actor, &mut p.trace) {
+                if !self.actor.forward(&mut at.cut, left, p.actor, &mut p.trace) {
                     return false;
                 }
                 at.ready = false;
@@ -385,7 +385,7 @@ impl<M: AsMut<[u32]>> Learner<'_, M> {
                 at.stage = Stage::RegressBack;
             }
             Stage::RegressBack => {
-                if !self.actor.backward(&mut at.place, left, p.actor, p.gradient, &mut p.trace) {
+                if !self.actor.backward(&mut at.cut, left, p.actor, p.gradient, &mut p.trace) {
                     return false;
                 }
                 at.next_row(self.config.actor_batch, Stage::Action, Stage::ActorNorm);
@@ -434,7 +434,7 @@ impl Counter {
         turn: 0,
         critic: 0,
         ready: false,
-        place: Place { layer: 0, part: 0, at: 0 },
+        cut: Cut { layer: 0, part: 0, at: 0 },
         at: 0,
         norm: 0.0,
         step: None,

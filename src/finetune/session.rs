@@ -1,0 +1,575 @@
+//! A session: learner and guard behind one decider, from the factory's policy to a better one that was proven.
+//!
+//! Time is cut into the guard's *blocks*: an episode, or a stretch of work. Each is played by one set of weights.
+//!
+//! ```text
+//! Reference ---> Screening ---> Ready --saved--> Trial ---better---> Promoted
+//! deployed       the learner's  ^   |              |  not better         |
+//! weights        candidates  <--|---+--------------+                     |
+//!                     ^         (best so far)                            |
+//!                     +-----------------------------------------saved----+
+//! ```
+//!
+//! * **Reference**: the deployed weights play [`Config::screening`] blocks, so that there is a mean to beat.
+//! * **Screening**: the learner's average, frozen, plays as many with the exploration's noise. One that is the best so far is
+//!   held; where one is worse than the best by [`Config::slack`], the learner goes on from the best.
+//! * **Ready**: the best is ahead by [`Config::gain`] and has not been beaten for [`Config::patience`] screenings. Since the
+//!   number of candidates spends the guard's error, the trial begins when the state has been saved.
+//! * **Trial**: candidate and deployed weights play by the guard's order, without noise; the learner learns on from what
+//!   all of them do. Better: the candidate plays on, and is deployed when it has been saved.
+//!
+//! The mean metric of a screening only proposes; what is deployed is the guard's decision alone, with its stated errors.
+//! The learner's reward and the guard's metric are two numbers: the learner never sees the metric.
+//!
+//! A decision closes the transition before it, which the learner gets with the mean of the actions that left the gate and
+//! the sum of the rewards, so `after` may be called once a decision or once a control step. What the robot does at rest, in
+//! a fault, or after [`Session::cut`], is no transition.
+//!
+//! No panics, no allocation, the same bits everywhere, however updates are sliced. A decision costs the learner's
+//! ([`Learner::act`]), one transition written and, where an update is due, a batch of them read.
+
+mod bytes;
+#[cfg(test)]
+mod tests;
+
+pub use bytes::{StateError, state_bytes};
+
+use super::guard::{self, Guard, GuardError, Passage, Player, Verdict};
+use super::learner::{self, Learner};
+use super::replay::After;
+use crate::control::Decider;
+use crate::math;
+use crate::policy::{Artefact, Menu, PolicyError};
+use rand_core::Rng;
+
+/// When candidates are screened and tried.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Config {
+    /// Blocks and errors of the guard.
+    pub guard: guard::Config,
+    /// Blocks of a screening, at least 1.
+    pub screening: u16,
+    /// Mean metric by which the best must be ahead of the deployed weights to be tried, 0 to 1.
+    pub gain: f32,
+    /// Mean metric by which a screening may fall behind the best before the learner goes back to it, 0 to 1.
+    pub slack: f32,
+    /// Screenings without a better one before the best is tried.
+    pub patience: u16,
+    /// Screenings before the first trial.
+    pub first: u16,
+}
+
+impl Config {
+    /// Five blocks a screening, a gain of 0.05, a slack of 0.1; the best is tried after one screening that was no better.
+    pub const fn new(guard: guard::Config) -> Self {
+        Self { guard, screening: 5, gain: 0.05, slack: 0.1, patience: 1, first: 1 }
+    }
+
+    fn check(&self) -> Result<(), SessionError> {
+        let share = 0.0..=1.0;
+        for (ok, name) in [
+            (self.screening >= 1, "screening"),
+            (share.contains(&self.gain), "gain"),
+            (share.contains(&self.slack), "slack"),
+        ] {
+            if !ok {
+                return Err(SessionError::Config(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a session is; see the [module](self).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+pub enum Stage {
+    /// Nothing is learned; the guard audits what is deployed.
+    Work = 0,
+    /// The deployed weights are measured.
+    Reference = 1,
+    /// A candidate of the learner's is measured while it explores.
+    Screening = 2,
+    /// The best candidate waits until the state is saved; the deployed weights play.
+    Ready = 3,
+    /// The guard tries the candidate.
+    Trial = 4,
+    /// The candidate has won, plays, and waits until it is saved.
+    Promoted = 5,
+}
+
+/// What a step led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Event {
+    /// A block is over.
+    Block,
+    /// A screening, or the reference, is over.
+    Screened,
+    /// The best candidate is to be tried: save the state.
+    Ready,
+    /// The guard has decided; where it says [`Verdict::Better`], save the state.
+    Verdict(Verdict),
+}
+
+/// What there is to tell of a session.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// Where it is.
+    pub stage: Stage,
+    /// Who decides now.
+    pub player: Player,
+    /// Finished blocks.
+    pub blocks: u32,
+    /// Sum of the rewards of the last block.
+    pub block_return: f32,
+    /// Its mean metric.
+    pub block_metric: f32,
+    /// Mean metric of the deployed weights.
+    pub reference: f32,
+    /// That of the best candidate so far.
+    pub best: f32,
+    /// Of the last update.
+    pub learner: learner::Report,
+    /// Finished updates.
+    pub updates: u32,
+    /// Updates that were not done when the next was due.
+    pub late: u32,
+    /// Resets after divergence.
+    pub resets: u32,
+    /// Transitions that were refused.
+    pub refused: u32,
+    /// The guard's.
+    pub guard: guard::Report,
+}
+
+/// Why there is no session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SessionError {
+    /// A constant is out of range.
+    Config(&'static str),
+    /// The guard's configuration was refused.
+    Guard(GuardError),
+    /// The policy that plays for the factory is not the one that the learner starts from.
+    OtherPolicy,
+}
+
+impl core::fmt::Display for SessionError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Config(name) => write!(f, "the session's {name} is out of range"),
+            Self::Guard(error) => error.fmt(f),
+            Self::OtherPolicy => {
+                f.write_str("the learner was made from another policy: make both from the same artefact")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SessionError {}
+
+/// A mean over blocks.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mean {
+    sum: f32,
+    blocks: u16,
+}
+
+impl Mean {
+    fn add(&mut self, value: f32) {
+        self.sum += value;
+        self.blocks = self.blocks.saturating_add(1);
+    }
+
+    fn get(&self) -> Option<f32> {
+        (self.blocks > 0).then(|| self.sum / f32::from(self.blocks))
+    }
+}
+
+/// Learner and guard; [`LearningPolicy`] makes them a decider of the controller.
+#[derive(Debug)]
+pub struct Session<'a, M> {
+    learner: Learner<'a, M>,
+    guard: Guard,
+    config: Config,
+    stage: Stage,
+    /// Control steps and reward of the decision under way.
+    open: Option<(u16, f32)>,
+    /// Steps of this block, and the sums of its metrics and rewards.
+    steps: u32,
+    sum: f32,
+    total: f32,
+    /// Blocks of this screening; of the deployed weights and of the candidate in this trial.
+    screened: Mean,
+    tried: [Mean; 2],
+    screenings: u16,
+    stale: u16,
+    reference: f32,
+    best: f32,
+    blocks: u32,
+    last: (f32, f32),
+}
+
+impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
+    /// A session that learns, with the factory's weights deployed. `seed` is that of the guard's orders: another for every
+    /// robot.
+    pub fn new(learner: Learner<'a, M>, config: Config, seed: u64) -> Result<Self, SessionError> {
+        config.check()?;
+        let guard = Guard::new(config.guard, seed).map_err(SessionError::Guard)?;
+        Ok(Self {
+            learner,
+            guard,
+            config,
+            stage: Stage::Reference,
+            open: None,
+            steps: 0,
+            sum: 0.0,
+            total: 0.0,
+            screened: Mean::default(),
+            tried: [Mean::default(); 2],
+            screenings: 0,
+            stale: 0,
+            reference: 0.0,
+            best: 0.0,
+            blocks: 0,
+            last: (0.0, 0.0),
+        })
+    }
+
+    /// The learner.
+    pub fn learner(&self) -> &Learner<'a, M> {
+        &self.learner
+    }
+
+    /// The learner, between two steps: to ask what its policies would do.
+    pub fn learner_mut(&mut self) -> &mut Learner<'a, M> {
+        &mut self.learner
+    }
+
+    /// The guard.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Where the session is.
+    pub fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    /// Whose weights decide next.
+    pub fn player(&self) -> Player {
+        match self.stage {
+            Stage::Work | Stage::Trial | Stage::Promoted => self.guard.player(),
+            Stage::Reference | Stage::Ready => self.guard.deployed(),
+            Stage::Screening => Player::Candidate,
+        }
+    }
+
+    /// Whether the next step is the first of a block: the time to start an episode, where the task has episodes.
+    pub fn at_block_start(&self) -> bool {
+        self.steps == 0
+    }
+
+    /// What there is to tell.
+    pub fn report(&self) -> Report {
+        Report {
+            stage: self.stage,
+            player: self.player(),
+            blocks: self.blocks,
+            block_return: self.last.0,
+            block_metric: self.last.1,
+            reference: self.reference,
+            best: self.best,
+            learner: self.learner.report(),
+            updates: self.learner.updates(),
+            late: self.learner.late(),
+            resets: self.learner.resets(),
+            refused: self.learner.refused(),
+            guard: self.guard.report(),
+        }
+    }
+
+    /// Lets the learner explore, or stops it: then the deployed weights work, and a trial under way is given up.
+    pub fn learn(&mut self, on: bool) {
+        match (on, self.stage) {
+            (true, Stage::Work) => self.measure_deployed(),
+            (false, Stage::Promoted) | (true, _) => {}
+            (false, _) => {
+                self.guard.abandon();
+                self.stage = Stage::Work;
+                self.start_block();
+            }
+        }
+    }
+
+    /// Does the next piece of the learner's update; `false` when there is none under way.
+    pub fn slice(&mut self) -> bool {
+        self.learner.slice()
+    }
+
+    /// Does the rest of the learner's update.
+    pub fn finish(&mut self) {
+        self.learner.finish();
+    }
+
+    /// Decides by the weights whose turn it is. `observation` and `action` are in the plant's units; `factory` decides by
+    /// the factory's weights.
+    pub fn decide<R: Rng + ?Sized, E: From<PolicyError>>(
+        &mut self,
+        observation: &[f32],
+        rng: &mut R,
+        action: &mut [f32],
+        factory: impl FnOnce(&mut R, &mut [f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.close(After::Next);
+        if self.stage != Stage::Work {
+            self.learner.pulse();
+        }
+        let decided = match self.player() {
+            Player::Factory => factory(rng, action).map(|()| true),
+            Player::Incumbent => Ok(self.learner.act_kept(observation, rng, action)),
+            Player::Candidate if self.stage == Stage::Screening => Ok(self.learner.explore(observation, rng, action)),
+            Player::Candidate => Ok(self.learner.act(observation, rng, action)),
+        };
+        if !decided? {
+            let channel = observation.iter().position(|o| !o.is_finite()).unwrap_or(0);
+            return Err(PolicyError::Observation { channel }.into());
+        }
+        self.learner.open(observation);
+        self.open = Some((0, 0.0));
+        Ok(())
+    }
+
+    /// The transition under way is over.
+    fn close(&mut self, after: After) {
+        if let Some((1.., reward)) = self.open.take() {
+            self.learner.close(reward, after);
+        }
+    }
+
+    /// The next observation does not follow from the last: the robot was moved, an episode was broken off.
+    pub fn cut(&mut self) {
+        self.close(After::Unknown);
+    }
+
+    /// The episode is over for good, as where the robot fell: nothing follows, and the steps that the block lacks count as
+    /// zero.
+    pub fn terminated(&mut self) -> Option<Event> {
+        self.close(After::Terminal);
+        if self.steps == 0 {
+            return None;
+        }
+        if matches!(self.stage, Stage::Work | Stage::Trial | Stage::Promoted) {
+            let verdict = self.guard.end_block();
+            return self.end_block(verdict);
+        }
+        self.end_block(None)
+    }
+
+    /// One step: how it was played, what was commanded, the learner's reward for it and the guard's metric of it.
+    ///
+    /// Call it after the step's command, once a control step or once a decision, but always the same.
+    pub fn after(&mut self, passage: Passage, action: &[f32], reward: f32, metric: f32) -> Option<Event> {
+        if matches!(passage, Passage::Fault | Passage::Rest) {
+            self.close(After::Unknown);
+        } else {
+            self.total += reward;
+            if let Some((steps, sum)) = &mut self.open {
+                *steps = steps.saturating_add(1);
+                *sum += reward;
+                self.learner.done(action, *steps);
+            }
+        }
+        if matches!(self.stage, Stage::Work | Stage::Trial | Stage::Promoted) {
+            let verdict = self.guard.step(&mut |_: &[f32], _: &[f32]| metric, &[], action, passage);
+            self.steps = self.steps.saturating_add(u32::from(matches!(passage, Passage::Free | Passage::Corrected)));
+            // A fault ends the guard's block before its last step.
+            let over = self.guard.at_block_start() && self.steps > 0;
+            return if over || verdict.is_some() { self.end_block(verdict) } else { None };
+        }
+        match passage {
+            Passage::Rest => None,
+            // A fault ends the block, and what is missing counts as zero.
+            Passage::Fault if self.steps == 0 => None,
+            Passage::Fault => self.end_block(None),
+            Passage::Free | Passage::Corrected => {
+                let Config { guard: guard::Config { settle, block, correction, .. }, .. } = self.config;
+                if self.steps >= u32::from(settle) {
+                    let worth = if passage == Passage::Free { 1.0 } else { correction };
+                    let metric = if metric >= 0.0 { math::clip(metric, 1.0) } else { 0.0 };
+                    self.sum += math::flush(metric * worth);
+                }
+                self.steps += 1;
+                if self.steps < u32::from(settle) + u32::from(block) { None } else { self.end_block(None) }
+            }
+        }
+    }
+
+    /// The end of a block of any stage.
+    fn end_block(&mut self, verdict: Option<Verdict>) -> Option<Event> {
+        let by_guard = matches!(self.stage, Stage::Work | Stage::Trial | Stage::Promoted);
+        let mean = if by_guard { self.guard.last_mean() } else { self.sum / f32::from(self.config.guard.block) };
+        self.blocks = self.blocks.saturating_add(1);
+        self.last = (self.total, mean);
+        self.start_block();
+        if let Some(verdict) = verdict {
+            return Some(self.judged(verdict));
+        }
+        match self.stage {
+            Stage::Trial => {
+                let of_candidate = usize::from(self.guard.last_player() == Player::Candidate);
+                if of_candidate == 1 || self.guard.last_player() == self.guard.deployed() {
+                    self.tried.iter_mut().skip(of_candidate).take(1).for_each(|tried| tried.add(mean));
+                }
+                Some(Event::Block)
+            }
+            Stage::Reference | Stage::Screening => {
+                self.screened.add(mean);
+                if self.screened.blocks < self.config.screening { Some(Event::Block) } else { Some(self.screened()) }
+            }
+            Stage::Work | Stage::Ready | Stage::Promoted => Some(Event::Block),
+        }
+    }
+
+    /// The end of a screening.
+    fn screened(&mut self) -> Event {
+        let mean = core::mem::take(&mut self.screened).get().unwrap_or(0.0);
+        if self.stage == Stage::Reference {
+            (self.reference, self.best) = (mean, mean);
+            self.stage = Stage::Screening;
+            self.learner.promote();
+            return Event::Screened;
+        }
+        self.screenings = self.screenings.saturating_add(1);
+        if mean > self.best {
+            (self.best, self.stale) = (mean, 0);
+            self.learner.hold();
+        } else {
+            self.stale = self.stale.saturating_add(1);
+            if mean < self.best - self.config.slack {
+                self.learner.go_back();
+            }
+        }
+        let due = self.stale >= self.config.patience && self.screenings >= self.config.first;
+        if due && self.best >= self.reference + self.config.gain {
+            self.learner.recall();
+            self.stage = Stage::Ready;
+            return Event::Ready;
+        }
+        self.learner.promote();
+        Event::Screened
+    }
+
+    /// The guard's verdict.
+    fn judged(&mut self, verdict: Verdict) -> Event {
+        let [deployed, candidate] = core::mem::take(&mut self.tried).map(|mean| mean.get());
+        if let Some(mean) = deployed {
+            self.reference = mean;
+        }
+        self.stale = 0;
+        match verdict {
+            Verdict::Better => {
+                // The mean of the trial, not of the screening, which was chosen because it was high.
+                self.best = candidate.unwrap_or(self.best);
+                self.stage = Stage::Promoted;
+                return Event::Verdict(verdict);
+            }
+            Verdict::Undecided => self.best = candidate.unwrap_or(self.best),
+            // The incumbent itself is gone.
+            Verdict::Outdated => {
+                self.learner.forget();
+                if self.stage == Stage::Trial {
+                    self.measure_deployed();
+                }
+                return Event::Verdict(verdict);
+            }
+            Verdict::None | Verdict::Worse | Verdict::Fault | Verdict::Abandoned => {
+                self.best = self.reference;
+                self.learner.roll_back();
+            }
+        }
+        if self.stage == Stage::Trial {
+            self.stage = Stage::Screening;
+            self.learner.promote();
+        }
+        Event::Verdict(verdict)
+    }
+
+    fn measure_deployed(&mut self) {
+        self.stage = Stage::Reference;
+        self.screened = Mean::default();
+        self.start_block();
+    }
+
+    fn start_block(&mut self) {
+        (self.steps, self.sum, self.total) = (0, 0.0, 0.0);
+    }
+}
+
+/// A session as the decider of a [`Controller`](crate::control::Controller): `factory` decides for the factory's weights, by
+/// its own kernels and with its own self-test, so that a session that does not learn has the bits of the plain policy.
+#[derive(Debug)]
+pub struct LearningPolicy<'a, P, M> {
+    factory: P,
+    session: Session<'a, M>,
+}
+
+impl<'a, P, M: AsRef<[u32]> + AsMut<[u32]>> LearningPolicy<'a, P, M> {
+    /// Both are of the same artefact.
+    pub fn new<const OBS: usize, const ACT: usize>(factory: P, session: Session<'a, M>) -> Result<Self, SessionError>
+    where
+        P: Decider<OBS, ACT>,
+    {
+        let velocity = factory.artefact().velocity().as_f32();
+        if velocity.is_none_or(|velocity| velocity.params() != session.learner.factory()) {
+            return Err(SessionError::OtherPolicy);
+        }
+        Ok(Self { factory, session })
+    }
+
+    /// The session.
+    pub fn session(&self) -> &Session<'a, M> {
+        &self.session
+    }
+
+    /// The session, between two steps.
+    pub fn session_mut(&mut self) -> &mut Session<'a, M> {
+        &mut self.session
+    }
+}
+
+impl<P, M, const OBS: usize, const ACT: usize> Decider<OBS, ACT> for LearningPolicy<'_, P, M>
+where
+    P: Decider<OBS, ACT>,
+    M: AsRef<[u32]> + AsMut<[u32]>,
+{
+    fn artefact(&self) -> &Artefact<'_> {
+        self.factory.artefact()
+    }
+
+    fn menu(&self) -> &Menu {
+        self.factory.menu()
+    }
+
+    fn select(&mut self, plan: usize) -> Result<(), PolicyError> {
+        self.factory.select(plan)
+    }
+
+    fn self_test(&mut self) -> Result<(), PolicyError> {
+        self.factory.self_test()
+    }
+
+    fn decide<R: Rng + ?Sized>(&mut self, observation: &[f32; OBS], rng: &mut R) -> Result<[f32; ACT], PolicyError> {
+        let mut action = [0.0; ACT];
+        let factory = &mut self.factory;
+        self.session.decide(observation, rng, &mut action, |rng: &mut R, action: &mut [f32]| {
+            action.copy_from_slice(&factory.decide(observation, rng)?);
+            Ok::<(), PolicyError>(())
+        })?;
+        Ok(action)
+    }
+}

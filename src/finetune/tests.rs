@@ -379,7 +379,17 @@ fn config() -> Config {
 
 /// A task whose best action is 1 in units of the plant: reward -(a - 1)^2, the observation tells nothing. Returns the
 /// learner's acting delta, and what it does on average.
-fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, mut slices: impl FnMut() -> u32) -> (Vec<u32>, f32, u32) {
+fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, slices: impl FnMut() -> u32) -> (Vec<u32>, f32, u32) {
+    bandit_with(config, reward, slices, |_, _| ())
+}
+
+/// The same, with what `between` does before a decision.
+fn bandit_with(
+    config: Config,
+    reward: impl Fn(u32, f32) -> f32,
+    mut slices: impl FnMut() -> u32,
+    between: impl Fn(u32, &mut Learner<'_, Vec<u32>>),
+) -> (Vec<u32>, f32, u32) {
     let bytes = factory(16);
     let artefact = Artefact::new(zerocopy::IntoBytes::as_bytes(&bytes[..])).unwrap();
     let shapes = (*artefact.velocity().shape(), *artefact.critics().next().unwrap().shape());
@@ -389,6 +399,7 @@ fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, mut slices: impl FnM
     let mut observation = [0.0; 2];
     for decision in 0..3000 {
         learner.pulse();
+        between(decision, &mut learner);
         learner.promote();
         assert!(learner.explore(&observation, &mut noise, &mut action));
         assert!((-2.0..=2.0).contains(&action[0]));
@@ -415,15 +426,31 @@ fn square(_: u32, a: f32) -> f32 {
     -(a - 1.0) * (a - 1.0)
 }
 
+/// Nor on where in an update the learner is told to go on from another delta, nor on where it diverges.
 #[test]
 fn the_bits_do_not_depend_on_the_slicing() {
-    let (unsliced, ..) = bandit(config(), square, || 0);
-    let mut schedule = rng(12);
-    let (sliced, ..) = bandit(config(), square, || schedule.next_u32() % 700);
-    let (one, ..) = bandit(config(), square, || 1);
-    assert!(unsliced.iter().any(|bits| *bits != 0));
-    assert_eq!(unsliced, sliced);
-    assert_eq!(unsliced, one);
+    let between = |decision: u32, learner: &mut Learner<'_, Vec<u32>>| match decision % 500 {
+        130 | 131 => learner.hold(),
+        260 | 273 => learner.go_back(),
+        371 => learner.keep(),
+        490 | 401 => learner.roll_back(),
+        499 if decision > 2000 => learner.forget(),
+        _ => {}
+    };
+    let wild = Config { critic_rate: 1e3, gradient_limit: 1e6, optimiser: Optimiser::Momentum, ..config() };
+    for (config, diverges) in [(config(), false), (wild, true)] {
+        let play = |slice: u32, slices: &mut dyn FnMut() -> u32| {
+            bandit_with(Config { slice, ..config }, square, slices, between)
+        };
+        let (unsliced, _, resets) = play(u32::MAX, &mut || 0);
+        assert!(unsliced.iter().any(|bits| *bits != 0));
+        assert_eq!(resets > 0, diverges);
+        let mut schedule = rng(12);
+        for (slice, most) in [(8000, 60), (8000, 1), (20_000, 2), (8000, 9)] {
+            let sliced = play(slice, &mut || schedule.next_u32() % (most + 1));
+            assert_eq!((&sliced.0, sliced.2), (&unsliced, resets), "{slice} {most}");
+        }
+    }
 }
 
 /// With every optimiser and every choice of what is trained the policy finds the best action.

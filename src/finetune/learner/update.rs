@@ -13,7 +13,7 @@ use super::super::actor;
 use super::super::optimiser::{Clock, Step};
 use super::super::replay::{After, Replay};
 use super::super::slice::{self, Budget, Cut};
-use super::{Learner, Report, advance, clip, copy, draw, place};
+use super::{Learner, Report, Slot, advance, clip, copy, draw, place};
 use crate::math;
 use rand_core::Rng;
 
@@ -51,8 +51,10 @@ pub(super) enum Stage {
     ActorMove,
     /// The acting delta.
     Publish,
-    /// Fresh deltas, after divergence.
+    /// Fresh critics, after divergence.
     Reset,
+    /// The actor from what is kept.
+    Restarted,
 }
 
 /// Where an update stands.
@@ -77,11 +79,11 @@ pub(super) struct Counter {
 impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
     /// Whether an update has slices left.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.at.stage, Stage::Idle | Stage::Publish)
+        !matches!(self.at.stage, Stage::Idle | Stage::Publish | Stage::Restarted)
     }
 
-    /// Once a decision: every [`Config::every`] of them the update that is done is published and the next begins, with a
-    /// batch drawn now. One that is not done by then goes on, and is counted as late.
+    /// Once a decision: every [`Config::every`](super::Config::every) of them the update that is done is published and the
+    /// next begins, with a batch drawn now. One that is not done by then goes on, and is counted as late.
     pub fn pulse(&mut self) {
         self.decisions = self.decisions.saturating_add(1);
         if self.decisions < self.config.every {
@@ -91,11 +93,16 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         match self.at.stage {
             Stage::Idle => {}
             Stage::Publish => self.publish(),
+            Stage::Restarted => self.go_on_from(Slot::Kept),
             _ => {
                 self.late = self.late.saturating_add(1);
                 return;
             }
         }
+        if self.renewed {
+            self.renew();
+        }
+        self.at = Counter::IDLE;
         if self.cursor.len >= 2 * self.config.batch {
             self.draw_batch();
         }
@@ -103,10 +110,11 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
 
     fn publish(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
-        follow(p.average.iter_mut().zip(p.actor.iter()), self.config.acting_rate);
+        if !self.renewed {
+            follow(p.average.iter_mut().zip(p.actor.iter()), self.config.acting_rate);
+        }
         self.updates = self.updates.saturating_add(1);
         self.report = self.sums;
-        self.at = Counter::IDLE;
     }
 
     /// Copies a batch out of the ring.
@@ -166,7 +174,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         let [first, second] = p.critics;
         let (critic, network) = if at.critic == 0 { (first, &self.critics[0]) } else { (second, &self.critics[1]) };
         match at.stage {
-            Stage::Idle | Stage::Publish => return false,
+            Stage::Idle | Stage::Publish | Stage::Restarted => return false,
             Stage::NextAction | Stage::Action => {
                 let is_next = at.stage == Stage::NextAction;
                 if !at.ready {
@@ -391,31 +399,23 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                 at.next_row(self.config.actor_batch, Stage::Action, Stage::ActorNorm);
             }
             Stage::Reset => {
-                // The actor first, then the critics; fresh numbers are drawn in their order.
-                let of_actor = at.turn == 0;
-                let network = if of_actor { &self.actor } else { network };
-                let n = if of_actor { self.layout.actor } else { self.layout.critic };
+                // The gradient first, then the critics.
+                let n = if at.turn == 0 { p.gradient.len() } else { self.layout.critic };
                 let Some(range) = left.units(&mut at.at, n, slice::RESET) else { return false };
-                let words = self.layout.moments;
-                let (to, copied, moments) = if of_actor {
-                    (p.actor, p.average, p.actor_moments)
+                if at.turn == 0 {
+                    p.gradient.get_mut(range).unwrap_or_default().fill(0.0);
                 } else {
-                    (critic.delta, critic.slow, critic.moments)
-                };
-                p.gradient.get_mut(range.clone()).unwrap_or_default().fill(0.0);
-                moments.get_mut(range.start * words..range.end * words).unwrap_or_default().fill(0);
-                if of_actor {
-                    // It learns on from what is kept.
-                    copy(to.get_mut(range.clone()).unwrap_or_default(), p.kept.get(range.clone()).unwrap_or(&[]));
-                } else {
-                    network.start_numbers(range.clone(), to, || self.rng.next_u32());
+                    network.start_numbers(range.clone(), critic.delta, || self.rng.next_u32());
+                    let fresh = critic.delta.get(range.clone()).unwrap_or(&[]);
+                    copy(critic.slow.get_mut(range.clone()).unwrap_or_default(), fresh);
+                    let moments = range.start * self.layout.moments..range.end * self.layout.moments;
+                    critic.moments.get_mut(moments).unwrap_or_default().fill(0);
                 }
-                copy(copied.get_mut(range.clone()).unwrap_or_default(), to.get(range).unwrap_or(&[]));
                 if at.at >= n {
                     (at.at, at.turn, at.critic) = (0, at.turn + 1, at.turn);
                     if at.turn > 2 {
                         self.clocks = [Clock::START; 3];
-                        *at = Counter::IDLE;
+                        *at = Counter { stage: Stage::Restarted, ..Counter::IDLE };
                     }
                 }
             }

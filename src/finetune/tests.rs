@@ -13,7 +13,7 @@ use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use std::{vec, vec::Vec};
 
-fn rng(seed: u64) -> Xoshiro128PlusPlus {
+pub(super) fn rng(seed: u64) -> Xoshiro128PlusPlus {
     Xoshiro128PlusPlus::seed_from_u64(seed)
 }
 
@@ -308,7 +308,7 @@ fn weighted_candidates_have_the_posterior_mean() {
 }
 
 /// The bytes of a policy of one step with random weights, two critics with it.
-fn factory(hidden: usize) -> Vec<u32> {
+pub(super) fn factory(hidden: usize) -> Vec<u32> {
     let mut rng = rng(9);
     let shape = VelocityShape {
         obs: 2,
@@ -350,7 +350,7 @@ fn factory(hidden: usize) -> Vec<u32> {
     words
 }
 
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config {
         actor: Trained::LowRank(1),
         critic: Trained::LowRank(2),

@@ -70,6 +70,7 @@ pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
             row.report.learner.td_error
         ));
         rows.push(*row);
+        make_folder(&folder)?;
         write_progress(&folder.join("progress.csv"), &rows)
     })?;
     let learned = bytes.with_params(&outcome.params)?;
@@ -150,7 +151,14 @@ fn tell(outcome: &Outcome, scratch: Option<Summary>, folder: &Path, output: Outp
     ));
 }
 
-/// A new folder for what the command writes.
+/// Makes the folder where it is not there yet: only when there is something to write.
+fn make_folder(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).map_err(|e| {
+        Error::failure(format!("cannot make the folder {} ({e}): choose another with --out", path.display()))
+    })
+}
+
+/// Where a new folder for what the command writes may be.
 fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Result<PathBuf> {
     let name = format!("finetune-{}-{mode}-{seed}", env.replace([':', '/'], "-"));
     let mut path = out.map_or_else(|| Path::new("runs").join(&name), Path::to_path_buf);
@@ -163,9 +171,6 @@ fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Result<PathBu
     if filled || path.is_file() {
         return Err(Error::usage(format!("{} is there already: give --out a new folder", path.display())));
     }
-    std::fs::create_dir_all(&path).map_err(|e| {
-        Error::failure(format!("cannot make the folder {} ({e}): choose another with --out", path.display()))
-    })?;
     Ok(path)
 }
 

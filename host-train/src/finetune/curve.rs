@@ -104,19 +104,33 @@ fn draw(
 mod tests {
     use super::*;
     use crate::stats::Summary;
+    use flowlet::finetune::{Report as Update, guard, session};
 
     #[test]
     fn a_curve_names_its_axes_and_leaves_gaps() {
         let dir = tempfile::tempdir().unwrap();
+        let guard = guard::Guard::new(guard::Config::new(10), 1).unwrap().report();
+        let report = session::Report {
+            stage: session::Stage::Screening,
+            player: guard.player,
+            blocks: 3,
+            block_return: 5.0,
+            block_metric: 0.5,
+            reference: 0.5,
+            best: 0.6,
+            learner: Update { td_error: 0.5, value: f32::NAN, effective: 2.0 },
+            updates: 3,
+            late: 0,
+            resets: 0,
+            refused: 0,
+            guard,
+        };
         let row = |seconds: f64, mean: f64| Row {
             seconds,
-            updates: 3,
             training: f64::NAN,
             acting: Summary::of(&[mean, f64::NAN]),
             kept: Summary::of(&[mean, mean + 2.0]),
-            td_error: 0.5,
-            value: 1.0,
-            effective: 2.0,
+            report,
         };
         for rows in [vec![], vec![row(0.0, 5.0)], vec![row(0.0, 5.0), row(60.0, 7.0), row(120.0, f64::NAN)]] {
             let (svg, csv) = (dir.path().join("curve.svg"), dir.path().join("progress.csv"));
@@ -128,7 +142,7 @@ mod tests {
             }
             assert!(!svg.contains("NaN") && !csv.contains("NaN"));
             assert_eq!(csv.lines().count(), rows.len() + 1);
-            assert!(csv.lines().all(|line| line.split(',').count() == 10));
+            assert!(csv.lines().all(|line| line.split(',').count() == 13));
         }
     }
 }

@@ -82,7 +82,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         !matches!(self.at.stage, Stage::Idle | Stage::Publish | Stage::Restarted)
     }
 
-    /// Once a decision: every [`Config::every`](super::Config::every) of them the update that is done is published and the
+    /// Once a decision: every [`every`](super::super::Config::every) of them the update that is done is published and the
     /// next begins, with a batch drawn now. One that is not done by then goes on, and is counted as late.
     pub fn pulse(&mut self) {
         self.decisions = self.decisions.saturating_add(1);
@@ -142,7 +142,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         while self.slice() {}
     }
 
-    /// Goes on with the update for at most [`Config::slice`](super::Config::slice) instructions; `false` when there is none
+    /// Goes on with the update for at most [`slice`](super::super::Config::slice) instructions; `false` when there is none
     /// under way.
     pub fn slice(&mut self) -> bool {
         let busy = self.is_busy();

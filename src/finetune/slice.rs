@@ -141,14 +141,12 @@ const fn function(activation: Activation) -> usize {
 }
 
 impl Perceptron {
-    /// What the parts of a layer take forward: bias, the factory's columns, the delta's, those of `U`, the activation.
+    /// What the parts of a layer take forward: the columns, those of `V`, those of `U`, and an activation that is no ReLU.
     pub(super) const fn forward_cost(&self, part: u8, rows: usize, rank: usize) -> Cost {
-        let inner = if rank > 0 { rank } else { rows };
         match part {
-            0 => Cost::new(PART, 8 * rows),
-            1 => Cost::new(product(rows), column(rows)),
-            2 => Cost::new(product(inner), column(inner)),
-            3 => Cost::new(product(rows) + 8 * rank, column(rows)),
+            0 => Cost::new(product(rows) + 8 * rows, column(rows)),
+            1 => Cost::new(product(rank), column(rank)),
+            2 => Cost::new(product(rows) + 8 * rank, column(rows)),
             _ => Cost::new(PART, function(self.activation)),
         }
     }
@@ -159,7 +157,7 @@ impl Perceptron {
         match part {
             0 => Cost::new(PART, 10 * rows),
             1 => Cost::new(PART, product(rows) + column(rows) + sum(rows)),
-            2 => Cost::new(PART, product(inner) + column(inner) + sum(rows) + sum(inner)),
+            2 => Cost::new(PART, product(inner) + column(inner) + sum(rows) + sum(rank)),
             _ => Cost::new(PART, 10 + function(self.activation)),
         }
     }

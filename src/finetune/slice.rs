@@ -4,8 +4,9 @@
 //! program `finetune` measures slices against them. What a budget decides is where an update is interrupted, never what
 //! it computes. No panics, no allocation.
 
+use super::config::Config;
 use super::trained::{Perceptron, Trained};
-use crate::net::Activation;
+use crate::net::{Activation, CriticShape, VelocityShape};
 use core::ops::Range;
 
 /// What is left of a slice, in instructions.
@@ -110,11 +111,11 @@ pub(super) const fn weighs(candidates: usize, act: usize) -> u32 {
     (100 + candidates * (250 + 12 * act)) as u32
 }
 
-/// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of a fresh delta.
-pub(super) const NORM: Cost = Cost::new(500, 8);
-pub(super) const SLOW: Cost = Cost::new(500, 14);
-pub(super) const MOVE: Cost = Cost::new(600, 64);
-pub(super) const RESET: Cost = Cost::new(700, 40);
+/// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of fresh critics.
+pub(super) const NORM: Cost = Cost::new(500, 12);
+pub(super) const MOVE: Cost = Cost::new(600, 76);
+pub(super) const SLOW: Cost = Cost::new(500, 17);
+pub(super) const RESET: Cost = Cost::new(700, 60);
 
 /// A column of a product of `rows` rows: 2 1/4 instructions a multiply-accumulate.
 const fn column(rows: usize) -> usize {
@@ -179,4 +180,19 @@ impl Perceptron {
         }
         most
     }
+}
+
+const fn larger(a: u32, b: u32) -> u32 {
+    if a > b { a } else { b }
+}
+
+/// The least that [`Config::slice`] may be: what the largest of the pieces takes that nothing cuts.
+pub const fn least_slice(policy: &VelocityShape, critic: &CriticShape, config: &Config) -> u32 {
+    let (a, c) = (Perceptron::velocity(policy), Perceptron::critic(critic));
+    let inputs = if a.inputs > c.inputs { a.inputs } else { c.inputs };
+    let start = draws(policy.act) + squashes(policy.act) + copies(inputs);
+    let numbers = larger(larger(NORM.least(), MOVE.least()), larger(SLOW.least(), RESET.least()));
+    let most = larger(a.least_piece(config.actor), c.least_piece(config.critic));
+    let most = larger(larger(most, start), larger(numbers, squashes(2 * policy.act)));
+    OVERHEAD + ENTRY + larger(most, weighs(config.candidates, policy.act))
 }

@@ -279,6 +279,9 @@ fn sixteen_bits_are_off_by_half_a_step_at_most() {
             let bound = limit * (0.5 / 32_767.0 + 3e-7);
             assert!((replay.get(at, place) - value.clamp(-limit, limit)).abs() <= bound, "{place} {value}");
         }
+        let mut all = [0.0; 6];
+        replay.read(at, &mut all);
+        assert_eq!(all.to_vec(), (0..6).map(|place| replay.get(at, place)).collect::<Vec<_>>());
     }
     let mut replay = Replay::new(ring, &mut cursor, &mut words);
     replay.push(&[f32::NAN, f32::INFINITY, -1e30], &[1.0, -1.0], f32::MAX, After::Next);
@@ -448,7 +451,7 @@ fn the_bits_do_not_depend_on_the_slicing() {
         assert!(unsliced.iter().any(|bits| *bits != 0));
         assert_eq!(resets > 0, diverges);
         let mut schedule = rng(12);
-        for (slice, most) in [(8000, 60), (8000, 1), (20_000, 2), (8000, 9)] {
+        for (slice, most) in [(5000, 60), (8000, 1), (20_000, 2), (5000, 9)] {
             let sliced = play(slice, &mut || schedule.next_u32() % (most + 1));
             assert_eq!((&sliced.0, sliced.2), (&unsliced, resets), "{slice} {most}");
         }
@@ -526,6 +529,9 @@ fn what_does_not_fit_is_named() {
     let artefact = Artefact::new(zerocopy::IntoBytes::as_bytes(&bytes[..])).unwrap();
     let short = Learner::new(&artefact, config(), 7, vec![0u32; 100]).unwrap_err();
     assert!(matches!(short, LearnerError::Memory { expected, found: 100 } if expected > 100));
+    let error = Learner::new(&artefact, Config { slice: 1000, ..config() }, 7, vec![0u32; 20_000]).unwrap_err();
+    let LearnerError::Slice { least, found: 1000 } = error else { panic!("{error}") };
+    assert!(Learner::new(&artefact, Config { slice: least, ..config() }, 7, vec![0u32; 20_000]).is_ok());
     for bad in [
         Config { candidates: 33, ..config() },
         Config { batch: 0, ..config() },

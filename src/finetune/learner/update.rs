@@ -130,8 +130,8 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
             let (facts, next) = rest.split_at_mut_checked(3).unwrap_or_default();
             let mask = if goes_on { self.config.discount } else { 0.0 };
             copy(facts, &[replay.get(entry, obs + act), mask, 0.0]);
-            now.iter_mut().enumerate().for_each(|(place, x)| *x = replay.get(entry, place));
-            next.iter_mut().enumerate().for_each(|(place, x)| *x = replay.get(following, place));
+            replay.read(entry, now);
+            replay.read(following, next);
         }
         self.sums = Report::default();
         self.at = Counter { stage: Stage::NextAction, ..Counter::IDLE };

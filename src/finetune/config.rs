@@ -51,6 +51,8 @@ pub struct Config {
     pub exploration: f32,
     /// Of so many runs of 16 transitions one is kept.
     pub thinning: u32,
+    /// The most that a slice of an update takes, in instructions of a Cortex-M4F; at least [`least_slice`](super::least_slice).
+    pub slice: u32,
 }
 
 /// Why there can be no learner.
@@ -68,6 +70,13 @@ pub enum LearnerError {
     Steps,
     /// A constant of the configuration is out of range.
     Config(&'static str),
+    /// A slice is shorter than the largest piece that nothing cuts.
+    Slice {
+        /// Instructions that it takes.
+        least: u32,
+        /// Instructions of a slice.
+        found: u32,
+    },
     /// The memory is shorter than these sizes need.
     Memory {
         /// Words needed.
@@ -122,6 +131,9 @@ impl core::fmt::Display for LearnerError {
                 f.write_str("only a policy of one step from Gaussian noise can be fine-tuned: `distill` makes one")
             }
             Self::Config(name) => write!(f, "the learner's {name} is out of range"),
+            Self::Slice { least, found } => {
+                write!(f, "a slice of {found} instructions is too short for the learner: these sizes need {least}")
+            }
             Self::Memory { expected, found } => {
                 write!(f, "the learner needs {expected} words of memory, and there are {found}")
             }

@@ -12,6 +12,7 @@ use super::config::{Config, LearnerError};
 use super::memory::{Layout, Place};
 use super::optimiser::Clock;
 use super::replay::{After, Cursor, Replay, Ring};
+use super::slice::{Budget, Cut, least_slice};
 use super::trained::{Network, Perceptron};
 use crate::flow::{Plan, Source};
 use crate::math;
@@ -31,6 +32,9 @@ pub struct Report {
     /// Mean effective number of candidates.
     pub effective: f32,
 }
+
+/// What the seed of an actor's first delta differs by from that of all else.
+const STREAM: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A delta to go on from.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +57,10 @@ pub struct Learner<'a, M> {
     range: ActionRange<'a>,
     value_limit: f32,
     cursor: Cursor,
+    seed: u64,
     rng: Xoshiro128PlusPlus,
+    /// Whether the actor goes on from its average, which another delta was copied to.
+    renewed: bool,
     clocks: [Clock; 3],
     at: Counter,
     decisions: u32,
@@ -89,6 +96,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             return Err(LearnerError::Steps);
         }
         config.check()?;
+        let least = least_slice(shape, first.shape(), &config);
+        if config.slice < least {
+            return Err(LearnerError::Slice { least, found: config.slice });
+        }
         let layout = Layout::new(shape, first.shape(), &config);
         let network = |params, shape, trained| Network { shape, trained, factory: params };
         let critic = |params| network(params, Perceptron::critic(first.shape()), config.critic);
@@ -112,7 +123,9 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             range: *artefact.range(),
             value_limit: config.reward_limit / (1.0 - config.discount),
             cursor: Cursor::default(),
+            seed: seed ^ STREAM,
             rng: Xoshiro128PlusPlus::seed_from_u64(seed),
+            renewed: false,
             clocks: [Clock::START; 3],
             at: Counter::IDLE,
             decisions: 0,
@@ -135,40 +148,46 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
 
     /// Every delta as at the start; the ring keeps its transitions.
     fn start(&mut self) {
+        self.fresh();
         let p = self.layout.carve(self.memory.as_mut());
-        let rng = &mut self.rng;
-        self.actor.start(p.kept, || rng.next_u32());
         copy(p.acting, p.kept);
         copy(p.best, p.kept);
-        self.restart();
-    }
-
-    /// What learns as at the start: the critics the factory's, the actor from the delta that was kept. What acts stays.
-    fn restart(&mut self) {
-        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.average, p.kept);
         let rng = &mut self.rng;
         for (network, critic) in self.critics.iter().zip(p.critics) {
             network.start(critic.delta, || rng.next_u32());
             copy(critic.slow, critic.delta);
             critic.moments.fill(0);
         }
-        self.clocks = [Clock::START; 3];
-        self.go_on_from(Slot::Kept);
+        p.gradient.fill(0.0);
+        self.renew();
     }
 
-    /// The actor learns on from this delta; an update under way is dropped.
+    /// The factory's policy is kept. Its numbers are those of the learner's first start, whatever was drawn since.
+    fn fresh(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(self.seed);
+        self.actor.start(p.kept, || rng.next_u32());
+    }
+
+    /// The actor learns on from this delta when the update under way is done: what an update had come to must not tell.
     fn go_on_from(&mut self, slot: Slot) {
         let p = self.layout.carve(self.memory.as_mut());
         let from = match slot {
             Slot::Kept => p.kept,
             Slot::Best => p.best,
         };
-        copy(p.actor, from);
         copy(p.average, from);
+        self.renewed = true;
+    }
+
+    /// The actor learns on from its average.
+    fn renew(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.actor, p.average);
         p.actor_moments.fill(0);
-        p.gradient.fill(0.0);
         self.clocks[2] = Clock::START;
-        self.at = Counter::IDLE;
+        self.renewed = false;
     }
 
     /// Finished updates.
@@ -234,7 +253,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         copy(p.acting, p.best);
     }
 
-    /// Learns on from the best so far; the critics stay. An update under way is dropped.
+    /// Learns on from the best so far; the critics stay.
     pub fn go_back(&mut self) {
         self.go_on_from(Slot::Best);
     }
@@ -245,7 +264,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         copy(p.kept, p.acting);
     }
 
-    /// Acts and learns on from the delta that was kept, or the factory's; the critics stay. An update under way is dropped.
+    /// Acts and learns on from the delta that was kept, or the factory's; the critics stay.
     pub fn roll_back(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
         copy(p.acting, p.kept);
@@ -266,9 +285,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
 
     /// Keeps, acts and learns on from the factory's policy; the critics stay.
     pub fn forget(&mut self) {
-        let p = self.layout.carve(self.memory.as_mut());
-        let rng = &mut self.rng;
-        self.actor.start(p.kept, || rng.next_u32());
+        self.fresh();
         self.roll_back();
     }
 
@@ -362,9 +379,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         let (inputs, obs) = (self.actor.shape.inputs, self.layout.obs);
         for step in 0..self.plan.steps {
             place(inputs, obs, latent, self.frequencies, self.plan.node_time(step), p.act_trace.input);
-            for layer in 0..=self.actor.shape.layers {
-                self.actor.forward(layer, delta, &mut p.act_trace);
-            }
+            self.actor.forward(&mut Cut::default(), &mut Budget::whole(), delta, &mut p.act_trace);
             advance(&self.plan, latent, p.act_trace.output);
         }
         clip(&self.plan, latent);

@@ -126,6 +126,7 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
         warmup: 500,
         exploration: 0.05,
         thinning: 4,
+        slice: 20_000,
     };
     Ok(match name {
         "adam" => adam,

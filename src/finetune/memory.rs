@@ -75,8 +75,8 @@ impl Layout {
         networks
             + 2 * self.trace_words()
             + self.row * self.rows
-            + self.obs
-            + 5 * self.act
+            + 2 * self.obs
+            + 7 * self.act
             + self.candidates * (self.act + 1)
             + self.ring
     }
@@ -121,6 +121,10 @@ pub(super) struct Parts<'m> {
     /// Observation and action of the decision under way, in the plant's units.
     pub seen: &'m mut [f32],
     pub done: &'m mut [f32],
+    /// Normalised observation and action in `[-1, 1]` of the entry of the ring under way.
+    pub entry: &'m mut [f32],
+    /// The exploration's noise.
+    pub wander: &'m mut [f32],
     /// The latent of a decision.
     pub decided: &'m mut [f32],
     pub noise: &'m mut [f32],
@@ -186,6 +190,8 @@ impl Layout {
             rows: floats(&mut m, self.row * self.rows),
             seen: floats(&mut m, self.obs),
             done: floats(&mut m, self.act),
+            entry: floats(&mut m, self.obs + self.act),
+            wander: floats(&mut m, self.act),
             decided: floats(&mut m, self.act),
             noise: floats(&mut m, self.act),
             latent: floats(&mut m, self.act),

@@ -24,6 +24,7 @@ use update::Counter;
 
 /// What the last update reported.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Report {
     /// Mean absolute temporal-difference error.
     pub td_error: f32,
@@ -243,6 +244,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.
     pub fn merge(&self, out: &mut [f32]) {
         self.actor.merge(self.kept(), out);
+    }
+
+    /// The same of the policy that acts: the candidate.
+    pub fn merge_candidate(&self, out: &mut [f32]) {
+        self.actor.merge(self.acting(), out);
     }
 
     /// The average of what was learned so far acts from now on, and stays as it is until the next call: a candidate.

@@ -153,6 +153,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         if found < layout.words() {
             return Err(LearnerError::Memory { expected: layout.words(), found });
         }
+        // Whatever was there before: what a learner does depends on nothing but its arguments.
+        learner.memory.as_mut().iter_mut().take(layout.words()).for_each(|word| *word = 0);
         learner.start();
         Ok(learner)
     }

@@ -25,7 +25,7 @@ pub struct Learn {
 
 impl Learn {
     /// Bytes of the payload.
-    pub const LENGTH: usize = 136;
+    pub const LENGTH: usize = 148;
 
     /// The payload.
     pub fn bytes(&self) -> [u8; Self::LENGTH] {
@@ -50,7 +50,10 @@ impl Learn {
             every,
             warmup,
             exploration,
-            thinning,
+            correlation,
+            stride,
+            horizon,
+            slice,
         } = self.learner;
         let session::Config { guard, screening, gain, slack, patience, first } = self.session;
         let guard::Config { block, settle, rounds, alpha, beta, margin, correction, audit, watch } = guard;
@@ -65,7 +68,7 @@ impl Learn {
             .bytes(&code(actor))
             .bytes(&code(critic))
             .bytes(&[optimiser as u8, storage as u8, 0, 0]);
-        let counts = [transitions, batch, actor_batch, candidates, every, warmup, thinning];
+        let counts = [transitions, batch, actor_batch, candidates, every, warmup, stride, horizon, slice];
         let head = counts.iter().fold(head, |builder, count| builder.bytes(&count.to_le_bytes()));
         let head = head.floats(&[
             critic_rate,
@@ -78,6 +81,7 @@ impl Learn {
             spread,
             reward_limit,
             exploration,
+            correlation,
         ]);
         let halves = [block, settle, rounds, audit, watch, screening, patience, first];
         let head = halves.iter().fold(head, |builder, half| builder.bytes(&half.to_le_bytes()));
@@ -105,7 +109,9 @@ impl Learn {
             candidates: f.u32()? as usize,
             every: f.u32()?,
             warmup: f.u32()?,
-            thinning: f.u32()?,
+            stride: f.u32()?,
+            horizon: f.u32()?,
+            slice: f.u32()?,
             critic_rate: f.f32()?,
             actor_rate: f.f32()?,
             gradient_limit: f.f32()?,
@@ -116,6 +122,7 @@ impl Learn {
             spread: f.f32()?,
             reward_limit: f.f32()?,
             exploration: f.f32()?,
+            correlation: f.f32()?,
         };
         let (block, settle, rounds, audit, watch) = (f.u16()?, f.u16()?, f.u16()?, f.u16()?, f.u16()?);
         let (screening, patience, first) = (f.u16()?, f.u16()?, f.u16()?);
@@ -335,7 +342,10 @@ mod tests {
             every: 4,
             warmup: 500,
             exploration: 10.0,
-            thinning: 3,
+            correlation: 11.0,
+            stride: 3,
+            horizon: 2,
+            slice: 20_000,
         };
         let guard = guard::Config {
             block: 3000,

@@ -110,7 +110,10 @@ fn learn() -> Learn {
         every: 2,
         warmup: 3,
         exploration: 0.1,
-        thinning: 1,
+        correlation: 0.5,
+        stride: 2,
+        horizon: 2,
+        slice: 20_000,
     };
     let guard = guard::Config { settle: 0, alpha: 0.5, ..guard::Config::new((STEPS * DECISIONS) as u16) };
     let session = session::Config { screening: 1, gain: 0.0, ..session::Config::new(guard) };

@@ -54,7 +54,9 @@ pub const LEARNER: Config = Config {
     every: 4,
     warmup: 500,
     exploration: 0.05,
-    thinning: 4,
+    correlation: 0.8,
+    stride: 3,
+    horizon: 3,
     slice: 20_000,
 };
 

@@ -49,8 +49,13 @@ pub struct Config {
     pub warmup: u32,
     /// Standard deviation of the noise on a learner's action, in `[-1, 1]` units.
     pub exploration: f32,
-    /// Of so many runs of 16 transitions one is kept.
-    pub thinning: u32,
+    /// How much of that noise stays from one decision to the next, 0 to below 1: what is new is scaled so that the deviation
+    /// stays.
+    pub correlation: f32,
+    /// Decisions that an entry of the replay ring stands for, of which it has the first and the sum of the rewards.
+    pub stride: u32,
+    /// Entries that a temporal-difference target looks ahead, where as many follow one another.
+    pub horizon: u32,
     /// The most that a slice of an update takes, in instructions of a Cortex-M4F; at least [`least_slice`](super::least_slice).
     pub slice: u32,
 }
@@ -106,7 +111,9 @@ impl Config {
             (positive(self.spread), "spread"),
             (positive(self.reward_limit), "reward_limit"),
             ((0.0..=1.0).contains(&self.exploration), "exploration"),
-            ((1..=1024).contains(&self.thinning), "thinning"),
+            ((0.0..1.0).contains(&self.correlation), "correlation"),
+            ((1..=64).contains(&self.stride), "stride"),
+            ((1..=64).contains(&self.horizon), "horizon"),
             (self.every >= 1, "every"),
         ] {
             if !ok {

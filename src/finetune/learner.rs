@@ -36,6 +36,9 @@ pub struct Report {
 /// What the seed of an actor's first delta differs by from that of all else.
 const STREAM: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// No entry under way.
+const EMPTY: (u32, f32, f32) = (0, 0.0, 1.0);
+
 /// A delta to go on from.
 #[derive(Debug, Clone, Copy)]
 enum Slot {
@@ -56,6 +59,12 @@ pub struct Learner<'a, M> {
     normalizer: Normalizer<'a>,
     range: ActionRange<'a>,
     value_limit: f32,
+    /// Discount of an entry of the ring.
+    discount: f32,
+    /// Decisions of the entry under way, the sum of their rewards and the discount of the next.
+    begun: (u32, f32, f32),
+    /// Share of new noise in the exploration's.
+    innovation: f32,
     cursor: Cursor,
     seed: u64,
     rng: Xoshiro128PlusPlus,
@@ -64,7 +73,6 @@ pub struct Learner<'a, M> {
     clocks: [Clock; 3],
     at: Counter,
     decisions: u32,
-    recorded: u32,
     updates: u32,
     late: u32,
     resets: u32,
@@ -109,7 +117,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             act: layout.act,
             storage: config.storage,
             obs_limit: artefact.normalizer().clip,
-            reward_limit: config.reward_limit,
+            reward_limit: config.reward_limit * config.stride as f32,
         };
         let mut learner = Self {
             config,
@@ -122,6 +130,9 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             normalizer: *artefact.normalizer(),
             range: *artefact.range(),
             value_limit: config.reward_limit / (1.0 - config.discount),
+            discount: (0..config.stride).fold(1.0, |discount, _| math::flush(discount * config.discount)),
+            begun: EMPTY,
+            innovation: math::sqrt(1.0 - config.correlation * config.correlation),
             cursor: Cursor::default(),
             seed: seed ^ STREAM,
             rng: Xoshiro128PlusPlus::seed_from_u64(seed),
@@ -129,7 +140,6 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             clocks: [Clock::START; 3],
             at: Counter::IDLE,
             decisions: 0,
-            recorded: 0,
             updates: 0,
             late: 0,
             resets: 0,
@@ -309,6 +319,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             self.close(reward, after);
         } else {
             Replay::new(self.ring, &mut self.cursor, p.ring).cut();
+            self.begun = EMPTY;
             self.refused = self.refused.saturating_add(1);
         }
     }
@@ -333,25 +344,31 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         let obs = self.layout.obs;
         let p = self.layout.carve(self.memory.as_mut());
         let mut replay = Replay::new(self.ring, &mut self.cursor, p.ring);
-        let (state, rest) = p.act_trace.input.split_at_mut_checked(obs).unwrap_or_default();
+        let (begun, mut sum, mut discount) = core::mem::replace(&mut self.begun, EMPTY);
+        let state = p.act_trace.input.get_mut(..obs).unwrap_or_default();
         let finite = p.done.iter().chain([&reward]).all(|x| x.is_finite());
         if self.normalizer.apply(p.seen, state).is_err() || !finite {
             replay.cut();
             self.refused = self.refused.saturating_add(1);
             return;
         }
-        let scaled = rest.get_mut(..self.layout.act).unwrap_or_default();
-        let limits = self.range.low.iter().zip(self.range.high);
-        for ((scaled, a), (low, high)) in scaled.iter_mut().zip(p.done.iter()).zip(limits) {
-            *scaled = math::flush(math::clip(2.0 * (a - low) / (high - low) - 1.0, 1.0));
+        let (first_state, first_action) = p.entry.split_at_mut_checked(obs).unwrap_or_default();
+        if begun == 0 {
+            copy(first_state, state);
+            let limits = self.range.low.iter().zip(self.range.high);
+            for ((scaled, a), (low, high)) in first_action.iter_mut().zip(p.done.iter()).zip(limits) {
+                *scaled = math::flush(math::clip(2.0 * (a - low) / (high - low) - 1.0, 1.0));
+            }
         }
-        // Runs of 16 transitions, of which one in `thinning` is kept.
-        let run = self.recorded / 16 % self.config.thinning;
-        self.recorded = self.recorded.wrapping_add(1);
-        if run == 0 {
-            replay.push(state, scaled, reward, after);
-        } else if self.recorded % 16 == 1 {
-            replay.push(state, scaled, 0.0, After::Unknown);
+        if after != After::Unknown {
+            sum = math::flush(sum + discount * math::clip(reward, self.config.reward_limit));
+            discount = math::flush(discount * self.config.discount);
+        }
+        // An entry whose decisions do not follow on has no successor: only its observation counts, for the one before.
+        if after == After::Next && begun + 1 < self.config.stride {
+            self.begun = (begun + 1, sum, discount);
+        } else {
+            replay.push(first_state, first_action, sum, after);
         }
     }
 
@@ -387,13 +404,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         true
     }
 
-    /// [`act`](Self::act) with the exploration's noise on the action.
+    /// [`act`](Self::act) with the exploration's noise on the action, which goes on from call to call.
     pub fn explore<R: Rng + ?Sized>(&mut self, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
         let done = self.act(observation, rng, action);
+        let wander = self.layout.carve(self.memory.as_mut()).wander;
+        let (kept, fresh) = (self.config.correlation, self.innovation);
         let limits = self.range.low.iter().zip(self.range.high);
-        for (a, (low, high)) in action.iter_mut().zip(limits) {
+        for ((a, wander), (low, high)) in action.iter_mut().zip(wander).zip(limits) {
             let noise = math::box_muller([rng.next_u32(), rng.next_u32()])[0];
-            *a = math::flush((*a + 0.5 * (high - low) * self.config.exploration * noise).clamp(*low, *high));
+            *wander = math::flush(kept * *wander + fresh * noise);
+            *a = math::flush((*a + 0.5 * (high - low) * self.config.exploration * *wander).clamp(*low, *high));
         }
         done
     }

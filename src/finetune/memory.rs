@@ -75,8 +75,8 @@ impl Layout {
             + upper
             + lower
             + self.row * self.rows
-            + self.obs
-            + 5 * self.act
+            + 2 * self.obs
+            + 7 * self.act
             + self.candidates * (self.act + 1)
     }
 
@@ -124,6 +124,10 @@ pub(super) struct Parts<'m> {
     /// Observation and action of the decision under way, in the plant's units.
     pub seen: &'m mut [f32],
     pub done: &'m mut [f32],
+    /// Normalised observation and action in `[-1, 1]` of the entry of the ring under way.
+    pub entry: &'m mut [f32],
+    /// The exploration's noise.
+    pub wander: &'m mut [f32],
     /// The latent of a decision.
     pub decided: &'m mut [f32],
     pub noise: &'m mut [f32],
@@ -190,6 +194,8 @@ impl Layout {
             rows: cut(f, self.row * self.rows),
             seen: cut(f, self.obs),
             done: cut(f, self.act),
+            entry: cut(f, self.obs + self.act),
+            wander: cut(f, self.act),
             decided: cut(f, self.act),
             noise: cut(f, self.act),
             latent: cut(f, self.act),

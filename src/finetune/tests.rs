@@ -377,7 +377,9 @@ pub(super) fn config() -> Config {
         every: 2,
         warmup: 0,
         exploration: 0.3,
-        thinning: 1,
+        correlation: 0.0,
+        stride: 1,
+        horizon: 1,
         slice: 20_000,
     }
 }
@@ -537,7 +539,7 @@ fn what_does_not_fit_is_named() {
         Config { batch: 0, ..config() },
         Config { actor_rate: f32::NAN, ..config() },
         Config { discount: 1.0, ..config() },
-        Config { thinning: 0, ..config() },
+        Config { stride: 0, ..config() },
     ] {
         assert!(matches!(Learner::new(&artefact, bad, 7, vec![0u32; 20_000]).unwrap_err(), LearnerError::Config(_)));
     }

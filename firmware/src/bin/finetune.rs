@@ -28,8 +28,10 @@ const CONFIG: Config = Config {
         reward_limit: 5.0,
         every: 4,
         warmup: 0,
-        exploration: 0.05,
-        thinning: 4,
+        exploration: 0.1,
+        correlation: 0.8,
+        stride: 5,
+        horizon: 2,
         slice: 20_000,
 };
 const WORDS: usize = words(&VELOCITY, &CRITIC.unwrap(), &CONFIG);

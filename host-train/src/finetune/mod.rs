@@ -124,8 +124,10 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
         reward_limit: (spec.reward_scale * 5.0) as f32,
         every: 4,
         warmup: 500,
-        exploration: 0.05,
-        thinning: 4,
+        exploration: 0.1,
+        correlation: 0.8,
+        stride: 5,
+        horizon: 2,
         slice: 20_000,
     };
     Ok(match name {
@@ -185,7 +187,9 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
         "reward_limit" => config.reward_limit = to(key, value)?,
         "every" => config.every = to(key, value)?,
         "exploration" => config.exploration = to(key, value)?,
-        "thinning" => config.thinning = to(key, value)?,
+        "correlation" => config.correlation = to(key, value)?,
+        "stride" => config.stride = to(key, value)?,
+        "horizon" => config.horizon = to(key, value)?,
         "warmup" => config.warmup = to(key, value)?,
         "reward" => {
             options.reward = match value {
@@ -211,8 +215,8 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
             return Err(Error::usage(format!(
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
-                 temperature, spread, reward_limit, every, exploration, thinning or warmup; of the session screening, gain, \
-                 slack, patience or first; of the guard rounds, alpha, beta or margin; or reward"
+                 temperature, spread, reward_limit, every, exploration, correlation, stride, horizon or warmup; of the session \
+                 screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or reward"
             )));
         }
     }

@@ -124,12 +124,22 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         let replay = Replay::new(self.ring, &mut self.cursor, p.ring);
         for row in p.rows.chunks_exact_mut(self.layout.row.max(1)) {
             let Some(entry) = replay.draw(|| self.rng.next_u32()) else { return };
-            let goes_on = replay.after(entry) == After::Next;
-            let following = if goes_on { replay.next(entry) } else { entry };
+            let (mut following, mut mask, mut sum) = (entry, 1.0, 0.0);
+            for _ in 0..self.config.horizon {
+                if !replay.is_whole(following) {
+                    break;
+                }
+                sum = math::flush(sum + mask * replay.get(following, obs + act));
+                if replay.after(following) == After::Terminal {
+                    mask = 0.0;
+                    break;
+                }
+                mask = math::flush(mask * self.discount);
+                following = replay.next(following);
+            }
             let (now, rest) = row.split_at_mut_checked(obs + act).unwrap_or_default();
             let (facts, next) = rest.split_at_mut_checked(3).unwrap_or_default();
-            let mask = if goes_on { self.config.discount } else { 0.0 };
-            copy(facts, &[replay.get(entry, obs + act), mask, 0.0]);
+            copy(facts, &[sum, mask, 0.0]);
             replay.read(entry, now);
             replay.read(following, next);
         }
@@ -351,9 +361,8 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                 if at.critic == 0 {
                     (at.value, at.critic) = (q, 1);
                 } else {
-                    let least = if q < at.value { q } else { at.value };
                     if let Some(logit) = p.logits.get_mut(at.turn) {
-                        *logit = least / self.config.temperature;
+                        *logit = 0.5 * (at.value + q) / self.config.temperature;
                     }
                     (at.critic, at.turn) = (0, at.turn + 1);
                     if at.turn >= self.config.candidates {

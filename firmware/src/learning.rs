@@ -10,7 +10,7 @@
 use flowlet::control::{Config as ControlConfig, Controller, Decider, Input, Limits, State, Untimed};
 use flowlet::finetune::guard;
 use flowlet::finetune::session::{self, Event, LearningPolicy, Session};
-use flowlet::finetune::{Config, Learner, Optimiser, Storage, Trained};
+use flowlet::finetune::{Config, Learner};
 use flowlet::math::Digest;
 use flowlet::policy::Artefact;
 use flowlet_journal::simulated::SimulatedFlash;
@@ -32,33 +32,8 @@ const REWARD_SCALE: f64 = 0.2;
 /// Seed of everything random.
 const SEED: u64 = 1;
 
-/// The learner's constants, those of `host-train finetune` for this plant and policy.
-pub const LEARNER: Config = Config {
-    actor: Trained::LowRank(1),
-    critic: Trained::LowRank(7),
-    optimiser: Optimiser::Adam,
-    transitions: 2000,
-    storage: Storage::I16,
-    batch: 16,
-    actor_batch: 8,
-    candidates: 8,
-    critic_rate: 1e-3,
-    actor_rate: 3e-4,
-    gradient_limit: 10.0,
-    discount: 0.99,
-    target_rate: 0.01,
-    acting_rate: 0.01,
-    temperature: 0.1,
-    spread: 0.3,
-    reward_limit: 1.0,
-    every: 4,
-    warmup: 500,
-    exploration: 0.05,
-    correlation: 0.8,
-    stride: 3,
-    horizon: 3,
-    slice: 20_000,
-};
+/// The learner's constants.
+pub const LEARNER: Config = Config::ADAM;
 
 /// The session's: blocks are episodes.
 pub const SESSION: session::Config =
@@ -133,8 +108,9 @@ pub fn live<P: Decider<5, 1>>(
     let mut noise = Xoshiro128PlusPlus::seed_from_u64(SEED.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 401);
     let (mut actions, mut returns, mut saved, mut verdicts) = (Digest::new(), [0.0; 2], 0, 0);
 
-    let learner =
-        Learner::new(artefact, LEARNER, SEED, &mut *memory.learner).map_err(|_| "the learner does not fit the policy")?;
+    let constants = Config { temperature: artefact.temperature().max(1e-3), ..LEARNER };
+    let learner = Learner::new(artefact, constants, SEED, &mut *memory.learner)
+        .map_err(|_| "the learner does not fit the policy")?;
     let session = Session::new(learner, SESSION, SEED).map_err(|_| "the session is refused")?;
     let learning = LearningPolicy::new(&mut *policy, session).map_err(|_| "the policy is another one")?;
     let config = ControlConfig::new(PERIOD_US, Furuta::OBS_NAMES, Furuta::ACT_NAMES, [Limits::new(-10.0, 10.0)]);
@@ -209,11 +185,11 @@ pub fn live<P: Decider<5, 1>>(
     drop((controller, journal));
 
     // The power has gone and come back.
-    let learner =
-        Learner::new(artefact, LEARNER, SEED, &mut *memory.learner).map_err(|_| "the learner does not fit the policy")?;
+    let learner = Learner::new(artefact, constants, SEED, &mut *memory.learner)
+        .map_err(|_| "the learner does not fit the policy")?;
     let mut session = Session::new(learner, SESSION, SEED).map_err(|_| "the session is refused")?;
-    let mut journal: Journal<_, PAGE> = Journal::new(Blocking(&mut *memory.flash), range, memory.state.len())
-        .map_err(|_| "the flash is too small")?;
+    let mut journal: Journal<_, PAGE> =
+        Journal::new(Blocking(&mut *memory.flash), range, memory.state.len()).map_err(|_| "the flash is too small")?;
     let loaded = journal.load(&mut [&mut *memory.state], crc).map_err(|_| "the flash cannot be read")?;
     if loaded.is_some() != (saved > 0) {
         return Err("the saved state is lost");

@@ -86,7 +86,7 @@ const PART: usize = 160;
 const CALL: usize = 90;
 
 /// A slice's own: the memory is cut, and the end of a pass follows its last piece.
-const OVERHEAD: u32 = 900;
+const OVERHEAD: u32 = 1200;
 
 /// Of a step: its memory is cut, and the end of a pass.
 pub(super) const ENTRY: u32 = 500;
@@ -113,7 +113,7 @@ pub(super) const fn weighs(candidates: usize, act: usize) -> u32 {
 
 /// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of fresh critics.
 pub(super) const NORM: Cost = Cost::new(500, 12);
-pub(super) const MOVE: Cost = Cost::new(600, 76);
+pub(super) const MOVE: Cost = Cost::new(600, 80);
 pub(super) const SLOW: Cost = Cost::new(500, 17);
 pub(super) const RESET: Cost = Cost::new(700, 60);
 

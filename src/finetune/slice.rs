@@ -113,7 +113,7 @@ pub(super) const fn weighs(candidates: usize, act: usize) -> u32 {
 
 /// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of fresh critics.
 pub(super) const NORM: Cost = Cost::new(500, 12);
-pub(super) const MOVE: Cost = Cost::new(600, 80);
+pub(super) const MOVE: Cost = Cost::new(600, 92);
 pub(super) const SLOW: Cost = Cost::new(500, 17);
 pub(super) const RESET: Cost = Cost::new(700, 60);
 

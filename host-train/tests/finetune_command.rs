@@ -31,7 +31,7 @@ fn a_folder_with_policy_table_picture_and_report() {
     let root = tempfile::tempdir().unwrap();
     let (one, two) = (root.path().join("one"), root.path().join("two"));
     let report = finetune(&one, &["--seed", "4"]);
-    for key in ["return_before", "return_after", "robot_seconds", "updates", "ram_bytes"] {
+    for key in ["return_before", "return_after", "return_candidate", "robot_seconds", "updates", "ram_bytes"] {
         assert!(report[key].is_number(), "{key}: {report}");
     }
     assert!(report["return_scratch"].is_null() && report["recovered"].is_null());
@@ -46,10 +46,33 @@ fn a_folder_with_policy_table_picture_and_report() {
     assert!(host_train(&["verify", learned.to_str().unwrap()]).status.success());
     // The same seed gives the same bits, another does not.
     let again = finetune(&two, &["--seed", "4"]);
-    assert_eq!(again["return_acting"], report["return_acting"]);
+    assert_eq!(again["return_candidate"], report["return_candidate"]);
     assert_eq!(fs::read(&learned).unwrap(), fs::read(two.join("learned.flw")).unwrap());
     let three = root.path().join("three");
-    assert_ne!(finetune(&three, &["--seed", "5"])["return_acting"], report["return_acting"]);
+    assert_ne!(finetune(&three, &["--seed", "5"])["return_candidate"], report["return_candidate"]);
+}
+
+#[test]
+fn several_seeds_are_summed_up() {
+    let root = tempfile::tempdir().unwrap();
+    let (both, alone) = (root.path().join("both"), root.path().join("alone"));
+    let report = finetune(&both, &["--seed", "4", "--seeds", "2"]);
+    assert_eq!(report["seeds"], serde_json::json!([4, 5]));
+    let single = finetune(&alone, &["--seed", "5"]);
+    assert_eq!(report["runs"][1]["return_candidate"], single["return_candidate"]);
+    let each = [0, 1].map(|i| report["runs"][i]["return_before"].as_f64().unwrap());
+    assert!((report["return_before"]["mean"].as_f64().unwrap() - 0.5 * (each[0] + each[1])).abs() < 1e-9);
+    assert!(fs::read_to_string(both.join("curve.svg")).unwrap().contains("2 seeds"));
+    assert_eq!(fs::read(both.join("seed-5/learned.flw")).unwrap(), fs::read(alone.join("learned.flw")).unwrap());
+}
+
+/// A reward that is no number is refused, transition by transition, and nothing is learned from it.
+#[test]
+fn a_reward_that_is_no_number_teaches_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let report = finetune(&root.path().join("run"), &["--set", "finetune.reward=nan"]);
+    assert_eq!((&report["updates"], &report["promoted"]), (&Value::from(0), &Value::from(0)));
+    assert_eq!(report["return_candidate"], report["return_before"]);
 }
 
 /// Nothing was promoted in twenty seconds: what is deployed is the factory's policy, to the bit.
@@ -81,6 +104,7 @@ fn wrong_use_is_one_sentence() {
         (&["--policy", POLICY, "--set", "finetune.actor=rank-x"], &["finetune.actor", "number"]),
         (&["--policy", POLICY, "--set", "finetune.candidates=1"], &["candidates", "out of range"]),
         (&["--policy", POLICY, "--set", "finetune.transitions=20"], &["transitions", "out of range"]),
+        (&["--policy", POLICY, "--set", "finetune.reward=good"], &["finetune.reward", "flipped"]),
         (&["--policy", POLICY, "--set", "finetune.gain=2"], &["gain", "out of range"]),
         (&["--policy", POLICY, "--set", "finetune.alpha=0.9"], &["alpha", "0.5"]),
         (&["--policy", POLICY, "--set", "env.frictoin=5"], &["frictoin", "friction"]),

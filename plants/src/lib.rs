@@ -177,4 +177,45 @@ mod tests {
         assert!(clip(f64::NAN, -1.0, 1.0).is_nan());
         assert_eq!(clip(2.0, f64::NAN, f64::NAN), 2.0);
     }
+
+    /// One at the goal, nothing where it hangs, and never outside of [0, 1] or no number.
+    #[test]
+    fn metrics_tell_the_goal_from_the_start() {
+        let narrow = |wide: &[f64]| wide.iter().map(|x| *x as f32).collect::<std::vec::Vec<f32>>();
+        let mut furuta = Furuta::new();
+        assert_eq!(Furuta::metric(&narrow(&furuta.observe()).try_into().unwrap()), 0.0);
+        furuta.set_state(0.5, 0.0, 0.0, 0.0);
+        let near = Furuta::metric(&narrow(&furuta.observe()).try_into().unwrap());
+        // Half a radian of two, to an encoder's count of 2 pi / 2048.
+        assert!((near - 0.75).abs() < 0.002, "{near}");
+        assert_eq!(Cartpole::metric(&[0.0, 1.0, 0.0, 5.0, 5.0]), 1.0);
+        assert_eq!(Cartpole::metric(&[0.0, 0.89, 0.4, 0.0, 0.0]), 0.0);
+        assert_eq!([Pendulum::metric(&[0.95, 0.0, 9.0]), Pendulum::metric(&[-1.0, 0.0, 0.0])], [1.0, 0.0]);
+        assert_eq!(Quadrotor2d::metric(&[0.0; 7]), 1.0);
+        assert_eq!(
+            [Acrobot::metric(&[0.0, 0.0, 1.0, 1.0, 0.0, 0.0]), Acrobot::metric(&[0.0, 0.0, -1.0, -1.0, 0.0, 0.0])],
+            [1.0, 0.0]
+        );
+        for far in [3.0, f32::INFINITY, f32::NAN] {
+            assert_eq!([Cartpole::metric(&[far, 1.0, 0.0, 0.0, 0.0]), Quadrotor2d::metric(&[far; 7])], [0.0; 2]);
+        }
+        assert_eq!(Furuta::metric(&[0.0, f32::NAN, 0.0, 0.0, 0.0]), 0.0);
+    }
+
+    /// An encoder whose zero is off turns what is seen, and nothing of what happens.
+    #[test]
+    fn an_offset_is_of_the_encoder_alone() {
+        let (mut plain, mut off) = (Furuta::new(), Furuta::new());
+        off.set("pendulum_offset", 0.1).unwrap();
+        off.set("arm_offset", -0.2).unwrap();
+        for step in 0..200 {
+            let voltage = if step % 60 < 30 { 4.0 } else { -4.0 };
+            assert_eq!(plain.step(voltage), off.step(voltage));
+        }
+        let ([arm, cos, sin, ..], seen) = (plain.observe(), off.observe());
+        assert!((seen[0] - (arm - 0.2)).abs() < 1e-12);
+        let (s, c) = (libm::sin(0.1), libm::cos(0.1));
+        assert!((seen[1] - (cos * c - sin * s)).abs() < 1e-12 && (seen[2] - (sin * c + cos * s)).abs() < 1e-12);
+        assert_eq!(plain.observe()[3..], seen[3..]);
+    }
 }

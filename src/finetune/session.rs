@@ -37,7 +37,7 @@ pub use bytes::{StateError, state_bytes};
 use super::guard::{self, Guard, GuardError, Passage, Player, Verdict};
 use super::learner::{self, Learner};
 use super::replay::After;
-use crate::control::Decider;
+use crate::control::{Chip, Decider};
 use crate::math;
 use crate::policy::{Artefact, Menu, PolicyError};
 use rand_core::Rng;
@@ -314,6 +314,19 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// Does the rest of the learner's update.
     pub fn finish(&mut self) {
         self.learner.finish();
+    }
+
+    /// Does pieces of the update as long as one more, which takes at most `longest` ticks, ends by `deadline`; returns how
+    /// many were done. No more than `limit`, so that a clock that stands still does not hold the loop.
+    pub fn work<C: Chip + ?Sized>(&mut self, chip: &mut C, deadline: u32, longest: u32, limit: u32) -> u32 {
+        for done in 0..limit {
+            // Ticks wrap: what is more than half of them ahead is past.
+            let left = deadline.wrapping_sub(chip.now());
+            if left < longest || left > u32::MAX / 2 || !self.slice() {
+                return done;
+            }
+        }
+        limit
     }
 
     /// Decides by the weights whose turn it is. `observation` and `action` are in the plant's units; `factory` decides by

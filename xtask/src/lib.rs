@@ -17,7 +17,7 @@
 //! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
-//! * [`results`], [`ablation`], [`few_step`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
+//! * [`results`], [`ablation`], [`few_step`], [`fine_tune`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
@@ -34,6 +34,7 @@ pub mod document;
 pub mod elf;
 pub mod estimates;
 pub mod few_step;
+pub mod fine_tune;
 pub mod firmware_report;
 pub mod hil;
 pub mod images;
@@ -78,6 +79,8 @@ pub enum Command {
     Ablation(ablation::Options),
     /// Train, distil one-step policies and write docs/few-step.md
     FewStep(few_step::Options),
+    /// Fine-tune policies on changed plants and with wrong rewards, and write docs/fine-tuning.md
+    FineTune(fine_tune::Options),
     /// Compare the trainer's updates per CPU-second with JAX's and stable-baselines3's, in pairs
     BenchPeers(bench_peers::Options),
     /// Build the images of real boards and print the flash and the RAM they take
@@ -116,6 +119,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),
         Command::FewStep(options) => few_step::run(&root, &options),
+        Command::FineTune(options) => fine_tune::run(&root, &options),
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Boards(options) => images::run(&root, &options),
         Command::Hil(options) => hil::run(&root, &options),

@@ -1,119 +1,226 @@
 //! `finetune`: lets a policy go on learning on a changed plant by the learner that runs on the device, and compares it
 //! with the factory's policy and with one that is trained from scratch for that plant.
 //!
-//! Writes `learned.flw`, `progress.csv`, `curve.svg` and `finetune.json` into a folder of its own. The policy from scratch is
-//! kept beside that folder and trained once for a plant and seed. Episodes of the evaluations are those of no training.
+//! Writes `learned.flw`, `progress.csv`, `curve.svg` and `finetune.json` into a folder of its own, of several seeds into one
+//! each, with a curve and a summary over them above. The policy from scratch is kept beside a seed's folder and trained once
+//! for a plant and seed. Episodes of the evaluations are those of no training.
 
 use super::eval::assignment;
 use super::{FinetuneArgs, Output, note};
 use crate::config::{Config, Sources};
 use crate::env::{Decision, make};
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
-use crate::finetune::curve::{write_curve, write_progress};
-use crate::finetune::{Options, Outcome, Row, finetune, mode, session_config, set};
+use crate::finetune::curve::{lines, lines_over_seeds, write_curve, write_progress};
+use crate::finetune::{Options, Outcome, Reward, Row, finetune, mode, session_config, set};
 use crate::policy::ArtefactBytes;
 use crate::run::write_atomic;
 use crate::session;
 use crate::stats::Summary;
 use crate::train::Trainer;
 use crate::{Error, Result};
-use serde_json::json;
+use flowlet::finetune::Config as Constants;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// Added to the seed for the evaluations' episodes.
 const EVALUATION: u64 = 0x5eed_3000_0000;
 
-/// Runs the command.
-pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
-    let bytes = ArtefactBytes::read(&ArtefactBytes::place(&args.policy)?)?;
-    let artefact = bytes.artefact()?;
-    let name = args.env.clone().unwrap_or_else(|| artefact.name().to_string());
-    let (mut physics, mut of_env, mut constants) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for pair in &args.set {
-        if let Some((key, value)) = pair.strip_prefix("finetune.").and_then(|pair| pair.split_once('=')) {
-            constants.push((key.trim(), value.trim()));
-        } else {
-            let (key, value) = assignment(pair)?;
-            physics.insert(key, value);
-            of_env.push(pair.clone());
-        }
-    }
-    let mut env = single_steps(&name, &physics)?;
-    let mut apart = env_for(&artefact, Some(&name), &physics)?;
-    let mut config = mode(&args.mode, env.spec(), &artefact)?;
-    let mut session = session_config(env.spec())?;
-    for (key, value) in constants {
-        set(&mut config, &mut session, key, value)?;
-    }
-    let folder = folder(args.out.as_deref(), &name, &args.mode, args.seed)?;
-    let options = Options {
-        seed: args.seed,
-        seconds: args.seconds,
-        every: args.every,
-        episodes: [args.episodes as usize, 5 * args.episodes as usize],
-        eval_seed: EVALUATION + args.seed,
-        reward_scale: env.spec().reward_scale,
-        session,
-    };
-    let mut rows: Vec<Row> = Vec::new();
-    let title = format!("fine-tuning {name}, {}, seed {}", args.mode, args.seed);
-    let outcome = finetune(&artefact, config, &options, (&mut env, &mut apart), &mut |row| {
-        note(&format!(
-            "{:6.0} s, {:6} updates: deployed {:.1} +- {:.1}, candidate {:.1} +- {:.1}, TD error {:.3}",
-            row.seconds,
-            row.report.updates,
-            row.kept.mean,
-            row.kept.ci95,
-            row.acting.mean,
-            row.acting.ci95,
-            row.report.learner.td_error
-        ));
-        rows.push(*row);
-        make_folder(&folder)?;
-        write_progress(&folder.join("progress.csv"), &rows)
-    })?;
-    let learned = bytes.with_params(&outcome.params)?;
-    write_atomic(&folder.join("learned.flw"), learned.as_slice())?;
-    let scratch = if args.without_scratch {
-        None
-    } else {
-        let policy = scratch(&folder, &name, &of_env, args.seed)?;
-        Some(returns(&policy, &mut apart, &options)?)
-    };
-    write_curve(&folder.join("curve.svg"), &title, &rows, scratch.map(|s| s.mean))?;
-    tell(&outcome, scratch, &folder, output);
-    let (first, last) = ends(&outcome)?;
-    let object = json!({
-        "env": name,
-        "set": of_env,
-        "seed": args.seed,
-        "mode": args.mode,
-        "return_before": first.kept.mean,
-        "return_before_ci95": first.kept.ci95,
-        "return_after": last.kept.mean,
-        "return_after_ci95": last.kept.ci95,
-        "return_acting": last.acting.mean,
-        "return_scratch": scratch.map(|s| s.mean),
-        "recovered": scratch.and_then(|s| recovered(first.kept.mean, last.kept.mean, s.mean)),
-        "robot_seconds": last.seconds,
-        "updates": last.report.updates,
-        "ram_bytes": outcome.ram_bytes,
-        "resets": outcome.resets,
-        "trials": outcome.trials[0],
-        "promoted": outcome.trials[1],
-        "verdicts": outcome.verdicts.iter().map(|(t, v)| json!([t, format!("{v:?}")])).collect::<Vec<_>>(),
-        "episodes": options.episodes[1],
-        "run_dir": folder,
-    });
-    write_atomic(&folder.join("finetune.json"), object.to_string().as_bytes())?;
-    output.object(&object);
-    Ok(())
+/// What the command is asked for, checked.
+struct Plan<'a> {
+    args: &'a FinetuneArgs,
+    bytes: ArtefactBytes,
+    name: String,
+    physics: BTreeMap<String, f64>,
+    /// The same as words, for `train`.
+    of_env: Vec<String>,
+    config: Constants,
+    options: Options,
 }
 
-/// The robot itself: one control step at a time.
-fn single_steps(name: &str, physics: &BTreeMap<String, f64>) -> Result<Decision> {
-    Ok(Decision::new(make(name, physics)?, 1))
+/// One seed's run.
+struct Run {
+    seed: u64,
+    rows: Vec<Row>,
+    scratch: Option<Summary>,
+    object: Value,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
+    let plan = Plan::of(args)?;
+    let folder = folder(args.out.as_deref(), &plan.name, &args.mode, args.seed)?;
+    let seeds: Vec<u64> = (0..u64::from(args.seeds)).map(|i| args.seed.wrapping_add(i)).collect();
+    if let [seed] = seeds[..] {
+        let run = plan.one(seed, &folder, output)?;
+        output.object(&run.object);
+        return Ok(());
+    }
+    let jobs = args.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), |n| n as usize);
+    let (next, runs) = (Mutex::new(seeds.iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.min(seeds.len()) {
+            scope.spawn(|| {
+                while let Some(&seed) = next.lock().ok().and_then(|mut next| next.next()) {
+                    let run = plan.one(seed, &folder.join(format!("seed-{seed}")), output);
+                    if let Ok(mut runs) = runs.lock() {
+                        runs.push(run);
+                    }
+                }
+            });
+        }
+    });
+    // A thread that panicked has already ended the program through the scope.
+    let mut runs = runs.into_inner().unwrap_or_default().into_iter().collect::<Result<Vec<Run>>>()?;
+    runs.sort_by_key(|run| run.seed);
+    plan.sum_up(&runs, &folder, output)
+}
+
+impl<'a> Plan<'a> {
+    fn of(args: &'a FinetuneArgs) -> Result<Self> {
+        let bytes = ArtefactBytes::read(&ArtefactBytes::place(&args.policy)?)?;
+        let artefact = bytes.artefact()?;
+        let name = args.env.clone().unwrap_or_else(|| artefact.name().to_string());
+        let (mut physics, mut of_env, mut constants) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for pair in &args.set {
+            if let Some((key, value)) = pair.strip_prefix("finetune.").and_then(|pair| pair.split_once('=')) {
+                constants.push((key.trim(), value.trim()));
+            } else {
+                let (key, value) = assignment(pair)?;
+                physics.insert(key, value);
+                of_env.push(pair.clone());
+            }
+        }
+        let env = env_for(&artefact, Some(&name), &physics)?;
+        let mut config = mode(&args.mode, env.spec(), &artefact)?;
+        let mut options = Options {
+            seed: args.seed,
+            seconds: args.seconds,
+            every: args.every,
+            episodes: [args.episodes as usize, 5 * args.episodes as usize],
+            eval_seed: 0,
+            reward_scale: env.spec().reward_scale,
+            reward: Reward::Task,
+            session: session_config(env.spec())?,
+        };
+        for (key, value) in constants {
+            set(&mut config, &mut options, key, value)?;
+        }
+        Ok(Self { args, name, physics, of_env, config, options, bytes })
+    }
+
+    /// Fine-tunes with one seed into a folder.
+    fn one(&self, seed: u64, folder: &Path, output: Output) -> Result<Run> {
+        let artefact = self.bytes.artefact()?;
+        let mut env = Decision::new(make(&self.name, &self.physics)?, 1);
+        let mut apart = env_for(&artefact, Some(&self.name), &self.physics)?;
+        let options = Options { seed, eval_seed: EVALUATION.wrapping_add(seed), ..self.options };
+        let mut rows: Vec<Row> = Vec::new();
+        let several = if self.args.seeds > 1 { format!("seed {seed}: ") } else { String::new() };
+        let outcome = finetune(&artefact, self.config, &options, (&mut env, &mut apart), &mut |row| {
+            note(&format!(
+                "{several}{:6.0} s, {:6} updates: deployed {:.1} +- {:.1}, candidate {:.1} +- {:.1}, TD error {:.3}",
+                row.seconds,
+                row.report.updates,
+                row.kept.mean,
+                row.kept.ci95,
+                row.acting.mean,
+                row.acting.ci95,
+                row.report.learner.td_error
+            ));
+            rows.push(*row);
+            make_folder(folder)?;
+            write_progress(&folder.join("progress.csv"), &rows)
+        })?;
+        let learned = self.bytes.with_params(&outcome.params)?;
+        write_atomic(&folder.join("learned.flw"), learned.as_slice())?;
+        let scratch = if self.args.without_scratch {
+            None
+        } else {
+            let beside = self.args.scratch.clone().unwrap_or_else(|| folder.with_file_name(""));
+            let policy = scratch(&beside, &self.name, &self.of_env, seed)?;
+            Some(returns(&policy, &mut apart, &options)?)
+        };
+        let title = format!("fine-tuning {}, {}, seed {seed}", self.name, self.args.mode);
+        write_curve(&folder.join("curve.svg"), &title, &lines(&rows, scratch.map(|s| s.mean)))?;
+        if self.args.seeds == 1 {
+            tell(&outcome, scratch, folder, output);
+        }
+        let (first, last) = ends(&outcome)?;
+        let object = json!({
+            "env": self.name,
+            "set": self.args.set,
+            "seed": seed,
+            "mode": self.args.mode,
+            "return_before": first.kept.mean,
+            "return_before_ci95": first.kept.ci95,
+            "return_after": last.kept.mean,
+            "return_after_ci95": last.kept.ci95,
+            "return_candidate": last.acting.mean,
+            "return_scratch": scratch.map(|s| s.mean),
+            "recovered": scratch.and_then(|s| recovered(first.kept.mean, last.kept.mean, s.mean)),
+            "robot_seconds": last.seconds,
+            "updates": last.report.updates,
+            "ram_bytes": outcome.ram_bytes,
+            "resets": outcome.resets,
+            "trials": outcome.trials[0],
+            "promoted": outcome.trials[1],
+            "verdicts": outcome.verdicts.iter().map(|(t, v)| json!([t, format!("{v:?}")])).collect::<Vec<_>>(),
+            "episodes": options.episodes[1],
+            "run_dir": folder,
+        });
+        write_atomic(&folder.join("finetune.json"), object.to_string().as_bytes())?;
+        Ok(Run { seed, rows, scratch, object })
+    }
+
+    /// Means over seeds, with their picture.
+    fn sum_up(&self, runs: &[Run], folder: &Path, output: Output) -> Result<()> {
+        let before: Vec<f64> = runs.iter().filter_map(|run| run.rows.first()).map(|row| row.kept.mean).collect();
+        let after: Vec<f64> = runs.iter().filter_map(|run| run.rows.last()).map(|row| row.kept.mean).collect();
+        let scratch: Vec<f64> = runs.iter().filter_map(|run| run.scratch).map(|scratch| scratch.mean).collect();
+        // Every seed's way is measured to the mean of the policies from scratch, which differ among themselves.
+        let aim = (!scratch.is_empty()).then(|| Summary::of(&scratch).mean);
+        let shares: Option<Vec<f64>> =
+            aim.and_then(|aim| before.iter().zip(&after).map(|(b, a)| recovered(*b, *a, aim)).collect());
+        let title = format!("fine-tuning {}, {}, {} seeds", self.name, self.args.mode, runs.len());
+        let rows: Vec<&[Row]> = runs.iter().map(|run| &run.rows[..]).collect();
+        write_curve(&folder.join("curve.svg"), &title, &lines_over_seeds(&rows, aim))?;
+        let interval = |values: &[f64]| {
+            let s = Summary::of(values);
+            json!({ "mean": s.mean, "ci95": s.ci95, "each": values })
+        };
+        for (run, after) in runs.iter().zip(&after) {
+            let share = match (aim, run.rows.first()) {
+                (Some(aim), Some(first)) => recovered(first.kept.mean, *after, aim),
+                _ => None,
+            };
+            output.line(&format!(
+                "seed {}: {:.1} before, {after:.1} after{}",
+                run.seed,
+                run.rows.first().map_or(f64::NAN, |row| row.kept.mean),
+                share.map_or(String::new(), |share| format!(", {:.0} % of the way back", 100.0 * share)),
+            ));
+        }
+        let object = json!({
+            "env": self.name,
+            "set": self.args.set,
+            "mode": self.args.mode,
+            "seeds": runs.iter().map(|run| run.seed).collect::<Vec<_>>(),
+            "return_before": interval(&before),
+            "return_after": interval(&after),
+            "return_scratch": aim.map(|_| interval(&scratch)),
+            "recovered": shares.map(|shares| interval(&shares)),
+            "robot_seconds": self.args.seconds,
+            "ram_bytes": runs.first().map(|run| run.object["ram_bytes"].clone()),
+            "runs": runs.iter().map(|run| run.object.clone()).collect::<Vec<_>>(),
+            "run_dir": folder,
+        });
+        write_atomic(&folder.join("finetune.json"), object.to_string().as_bytes())?;
+        output.line(&folder.display().to_string());
+        output.object(&object);
+        Ok(())
+    }
 }
 
 /// The share of the way from the factory's return to that from scratch; none where there is no way to go.
@@ -174,11 +281,11 @@ fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Result<PathBu
     Ok(path)
 }
 
-/// A policy that is trained from scratch for this plant by the defaults of `train`, once; kept beside the folder.
+/// A policy that is trained from scratch for this plant by the defaults of `train`, once; kept in the folder.
 fn scratch(folder: &Path, env: &str, set: &[String], seed: u64) -> Result<ArtefactBytes> {
     let config = Config::resolve(&Sources { env: Some(env), seed: Some(seed), set, ..Sources::default() })?;
     let digest = crc::Crc::<u64>::new(&crc::CRC_64_XZ).checksum(config.to_toml().as_bytes());
-    let path = folder.with_file_name(format!("scratch-{}-{digest:016x}.flw", env.replace([':', '/'], "-")));
+    let path = folder.join(format!("scratch-{}-{digest:016x}.flw", env.replace([':', '/'], "-")));
     if path.is_file() {
         return ArtefactBytes::read(&path);
     }
@@ -187,6 +294,7 @@ fn scratch(folder: &Path, env: &str, set: &[String], seed: u64) -> Result<Artefa
         config.total_timesteps,
         path.display()
     ));
+    make_folder(folder)?;
     let mut trainer = Trainer::new(&config)?;
     trainer.run(&mut ())?;
     let policy = session::artefact(&trainer)?.ok_or_else(|| Error::failure("the training left no policy"))?;

@@ -348,6 +348,12 @@ pub struct FinetuneArgs {
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// Number of seeds, from --seed on, each in a folder of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub seeds: u32,
+    /// Seeds side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
     /// What is trained, and in how much memory: adam, lean, all or last
     #[arg(long, value_name = "NAME", default_value = "adam")]
     pub mode: String,
@@ -363,6 +369,9 @@ pub struct FinetuneArgs {
     /// Train no policy from scratch to compare with
     #[arg(long)]
     pub without_scratch: bool,
+    /// Where policies from scratch are kept, one for a plant and seed [default: beside the results]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
     /// Episodes of an evaluation; five times as many before and after
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub episodes: u32,

@@ -4,6 +4,7 @@
 
 use super::Row;
 use crate::run::write_atomic;
+use crate::stats::Summary;
 use crate::{Error, Result};
 use plotters::prelude::*;
 use std::path::Path;
@@ -33,31 +34,66 @@ pub fn write_progress(path: &Path, rows: &[Row]) -> Result<()> {
     write_atomic(path, text.as_bytes())
 }
 
-/// Draws the returns of the kept and the acting policy over robot time, and that of a policy from scratch as a line.
-pub fn write_curve(path: &Path, title: &str, rows: &[Row], scratch: Option<f64>) -> Result<()> {
+/// A line of the picture, with a band about it.
+#[derive(Clone, Debug)]
+pub struct Line {
+    label: &'static str,
+    colour: RGBColor,
+    /// Minutes of robot time, mean, half the width of the band.
+    points: Vec<[f64; 3]>,
+}
+
+const DEPLOYED: (&str, RGBColor) = ("the deployed policy", RGBColor(0, 90, 160));
+const CANDIDATE: (&str, RGBColor) = ("the learner's candidate", RGBColor(213, 94, 0));
+const SCRATCH: (&str, RGBColor) = ("trained from scratch", RGBColor(90, 90, 90));
+
+/// Deployed policy and candidate of one run over robot time, and the return of a policy from scratch. Without bands, which
+/// would be those of episodes.
+pub fn lines(rows: &[Row], scratch: Option<f64>) -> Vec<Line> {
+    let of = |value: fn(&Row) -> f64| rows.iter().map(|row| [row.seconds / 60.0, value(row), 0.0]).collect();
+    made(of(|row| row.acting.mean), of(|row| row.kept.mean), scratch)
+}
+
+/// The same in the mean over seeds, with the 95 % interval of that mean as a band.
+pub fn lines_over_seeds(runs: &[&[Row]], scratch: Option<f64>) -> Vec<Line> {
+    let marks = runs.iter().map(|rows| rows.len()).min().unwrap_or(0);
+    let of = |value: fn(&Row) -> f64| {
+        let at = |mark: usize| {
+            let values: Vec<f64> = runs.iter().map(|rows| value(&rows[mark])).collect();
+            let Summary { mean, ci95, .. } = Summary::of(&values);
+            [runs[0][mark].seconds / 60.0, mean, ci95]
+        };
+        (0..marks).map(at).collect()
+    };
+    made(of(|row| row.acting.mean), of(|row| row.kept.mean), scratch)
+}
+
+fn made(candidate: Vec<[f64; 3]>, deployed: Vec<[f64; 3]>, scratch: Option<f64>) -> Vec<Line> {
+    let end = deployed.iter().map(|point| point[0]).fold(0.1, f64::max);
+    let level = scratch.iter().flat_map(|mean| [[0.0, *mean, 0.0], [end, *mean, 0.0]]).collect();
+    let all = [(CANDIDATE, candidate), (DEPLOYED, deployed), (SCRATCH, level)];
+    all.map(|((label, colour), points)| Line { label, colour, points }).into()
+}
+
+/// Draws the lines; points that are not finite leave gaps.
+pub fn write_curve(path: &Path, title: &str, lines: &[Line]) -> Result<()> {
     let mut svg = String::new();
-    draw(&mut svg, title, rows, scratch)
-        .map_err(|e| Error::failure(format!("cannot draw {} ({e})", path.display())))?;
+    draw(&mut svg, title, lines).map_err(|e| Error::failure(format!("cannot draw {} ({e})", path.display())))?;
     write_atomic(path, svg.as_bytes())
 }
 
-fn draw(
-    svg: &mut String,
-    title: &str,
-    rows: &[Row],
-    scratch: Option<f64>,
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    const KEPT: RGBColor = RGBColor(0, 90, 160);
-    const ACTING: RGBColor = RGBColor(213, 94, 0);
-    const SCRATCH: RGBColor = RGBColor(90, 90, 90);
-    let points = |of: fn(&Row) -> f64| -> Vec<(f64, f64)> {
-        rows.iter().map(|row| (row.seconds / 60.0, of(row))).filter(|point| point.1.is_finite()).collect()
+fn draw(svg: &mut String, title: &str, lines: &[Line]) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let known = |line: &Line| -> Vec<[f64; 3]> {
+        line.points
+            .iter()
+            .filter(|point| point[1].is_finite())
+            .map(|&[t, y, h]| [t, y, if h > 0.0 { h } else { 0.0 }])
+            .collect()
     };
-    let (kept, acting) = (points(|row| row.kept.mean), points(|row| row.acting.mean));
-    let end = rows.iter().map(|row| row.seconds / 60.0).fold(0.1, f64::max);
-    let level: Vec<(f64, f64)> = scratch.iter().flat_map(|mean| [(0.0, *mean), (end, *mean)]).collect();
-    let values = kept.iter().chain(&acting).chain(&level).map(|point| point.1);
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+    let all: Vec<[f64; 3]> = lines.iter().flat_map(known).collect();
+    let end = all.iter().map(|point| point[0]).fold(0.1, f64::max);
+    let low = all.iter().map(|[_, y, h]| y - h).fold(f64::INFINITY, f64::min);
+    let high = all.iter().map(|[_, y, h]| y + h).fold(f64::NEG_INFINITY, f64::max);
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
     let room = 0.05 * (high - low).max(1.0);
     let area = SVGBackend::with_string(svg, (760, 440)).into_drawing_area();
@@ -79,14 +115,16 @@ fn draw(
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 14))
         .draw()?;
-    for (series, colour, label) in [
-        (acting, ACTING, "the policy that learns"),
-        (kept, KEPT, "the policy that is kept"),
-        (level, SCRATCH, "trained from scratch"),
-    ] {
+    for line in lines {
+        let (points, colour) = (known(line), line.colour);
+        if points.iter().any(|point| point[2] > 0.0) {
+            let above = points.iter().map(|[t, y, h]| (*t, y + h));
+            let below = points.iter().rev().map(|[t, y, h]| (*t, y - h));
+            chart.draw_series([Polygon::new(above.chain(below).collect::<Vec<_>>(), colour.mix(0.15))])?;
+        }
         chart
-            .draw_series(LineSeries::new(series, colour.stroke_width(2)))?
-            .label(label)
+            .draw_series(LineSeries::new(points.iter().map(|[t, y, _]| (*t, *y)), colour.stroke_width(2)))?
+            .label(line.label)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
     }
     chart
@@ -103,12 +141,9 @@ fn draw(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Summary;
     use flowlet::finetune::{Report as Update, guard, session};
 
-    #[test]
-    fn a_curve_names_its_axes_and_leaves_gaps() {
-        let dir = tempfile::tempdir().unwrap();
+    fn row(seconds: f64, mean: f64) -> Row {
         let guard = guard::Guard::new(guard::Config::new(10), 1).unwrap().report();
         let report = session::Report {
             stage: session::Stage::Screening,
@@ -125,16 +160,16 @@ mod tests {
             refused: 0,
             guard,
         };
-        let row = |seconds: f64, mean: f64| Row {
-            seconds,
-            training: f64::NAN,
-            acting: Summary::of(&[mean, f64::NAN]),
-            kept: Summary::of(&[mean, mean + 2.0]),
-            report,
-        };
+        let (acting, kept) = (Summary::of(&[mean, f64::NAN]), Summary::of(&[mean, mean + 2.0]));
+        Row { seconds, training: f64::NAN, acting, kept, report }
+    }
+
+    #[test]
+    fn a_curve_names_its_axes_and_leaves_gaps() {
+        let dir = tempfile::tempdir().unwrap();
         for rows in [vec![], vec![row(0.0, 5.0)], vec![row(0.0, 5.0), row(60.0, 7.0), row(120.0, f64::NAN)]] {
             let (svg, csv) = (dir.path().join("curve.svg"), dir.path().join("progress.csv"));
-            write_curve(&svg, "furuta, adam", &rows, Some(9.0)).unwrap();
+            write_curve(&svg, "furuta, adam", &lines(&rows, Some(9.0))).unwrap();
             write_progress(&csv, &rows).unwrap();
             let (svg, csv) = (std::fs::read_to_string(svg).unwrap(), std::fs::read_to_string(csv).unwrap());
             for word in ["robot time", "return of an episode", "trained from scratch", "furuta, adam"] {
@@ -144,5 +179,16 @@ mod tests {
             assert_eq!(csv.lines().count(), rows.len() + 1);
             assert!(csv.lines().all(|line| line.split(',').count() == 13));
         }
+    }
+
+    /// Two seeds at 5 and 7: 6 in the middle, and Student's half-width with one degree of freedom, 12.706 standard errors.
+    #[test]
+    fn the_band_is_the_interval_over_seeds() {
+        let (one, two) = ([row(0.0, 5.0), row(60.0, 8.0)], [row(0.0, 7.0), row(60.0, 8.0), row(120.0, 1.0)]);
+        let lines = lines_over_seeds(&[&one, &two], None);
+        let [_, deployed, scratch] = &lines[..] else { panic!("{lines:?}") };
+        // Kept is the mean of what the row was made with and that plus 2.
+        assert_eq!((deployed.points.len(), deployed.points[0][1], deployed.points[1]), (2, 7.0, [1.0, 9.0, 0.0]));
+        assert!((deployed.points[0][2] - 12.706).abs() < 1e-3 && scratch.points.is_empty());
     }
 }

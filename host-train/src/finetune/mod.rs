@@ -24,8 +24,32 @@ use rand_xoshiro::rand_core::SeedableRng;
 const STREAM_RESETS: u64 = 400;
 const STREAM_NOISE: u64 = 401;
 
+/// The reward that the learner is given: the task's, or a wrong one, to see that nothing comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reward {
+    /// The task's.
+    Task,
+    /// Its negative.
+    Flipped,
+    /// Always one.
+    Constant,
+    /// Not a number.
+    Missing,
+}
+
+impl Reward {
+    fn of(self, reward: f64) -> f64 {
+        match self {
+            Self::Task => reward,
+            Self::Flipped => -reward,
+            Self::Constant => 1.0,
+            Self::Missing => f64::NAN,
+        }
+    }
+}
+
 /// What a run does beside the learner's constants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Seed of everything random.
     pub seed: u64,
@@ -39,6 +63,8 @@ pub struct Options {
     pub eval_seed: u64,
     /// Factor on the reward of a decision, as in training.
     pub reward_scale: f64,
+    /// What the learner gets.
+    pub reward: Reward,
     /// When candidates are screened and tried.
     pub session: session::Config,
 }
@@ -79,29 +105,29 @@ pub struct Outcome {
 pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Config> {
     let adam = Config {
         actor: Trained::LowRank(1),
-        critic: Trained::LowRank(7),
+        critic: Trained::LowRank(4),
         optimiser: Optimiser::Adam,
         transitions: 2000,
         storage: Storage::I16,
         batch: 16,
-        actor_batch: 8,
+        actor_batch: 4,
         candidates: 8,
-        critic_rate: 1e-3,
-        actor_rate: 3e-4,
+        critic_rate: 2e-3,
+        actor_rate: 1e-3,
         gradient_limit: 10.0,
         discount: 0.99,
-        target_rate: 0.01,
-        acting_rate: 0.01,
+        target_rate: 0.015,
+        acting_rate: 0.015,
         temperature: artefact.temperature().max(1e-3),
         spread: 0.3,
         // The largest reward of a decision that the task's scale makes of the plant's.
         reward_limit: (spec.reward_scale * 5.0) as f32,
-        every: 4,
+        every: 6,
         warmup: 500,
-        exploration: 0.1,
+        exploration: 0.2,
         correlation: 0.8,
-        stride: 5,
-        horizon: 2,
+        stride: 4,
+        horizon: 3,
         slice: 20_000,
     };
     Ok(match name {
@@ -114,7 +140,8 @@ pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Confi
 }
 
 /// Sets a constant by name.
-pub fn set(config: &mut Config, session: &mut session::Config, key: &str, value: &str) -> Result<()> {
+pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -> Result<()> {
+    let session = &mut options.session;
     fn to<T: std::str::FromStr>(key: &str, value: &str) -> Result<T> {
         value.parse().map_err(|_| Error::usage(format!("finetune.{key}={value}: this is no number that fits it")))
     }
@@ -164,6 +191,17 @@ pub fn set(config: &mut Config, session: &mut session::Config, key: &str, value:
         "stride" => config.stride = to(key, value)?,
         "horizon" => config.horizon = to(key, value)?,
         "warmup" => config.warmup = to(key, value)?,
+        "reward" => {
+            options.reward = match value {
+                "task" => Reward::Task,
+                "flipped" => Reward::Flipped,
+                "constant" => Reward::Constant,
+                "nan" => Reward::Missing,
+                _ => {
+                    return Err(Error::usage(format!("finetune.{key}={value}: use task, flipped, constant or nan")));
+                }
+            }
+        }
         "screening" => session.screening = to(key, value)?,
         "gain" => session.gain = to(key, value)?,
         "slack" => session.slack = to(key, value)?,
@@ -177,8 +215,8 @@ pub fn set(config: &mut Config, session: &mut session::Config, key: &str, value:
             return Err(Error::usage(format!(
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
-                 temperature, spread, reward_limit, every, exploration, correlation, stride, horizon or warmup; of the session screening, gain, \
-                 slack, patience or first; of the guard rounds, alpha, beta or margin"
+                 temperature, spread, reward_limit, every, exploration, correlation, stride, horizon or warmup; of the \
+                 session screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or reward"
             )));
         }
     }
@@ -315,7 +353,7 @@ impl Run<'_, '_> {
             held = (held + 1) % repeat;
             let outcome = env.step(&plant_action)?;
             total += outcome.reward;
-            let reward = (outcome.reward * self.options.reward_scale) as f32;
+            let reward = (self.options.reward.of(outcome.reward) * self.options.reward_scale) as f32;
             env.observe(&mut observation);
             let metric = env.metric().unwrap_or(f32::NAN);
             let mut event = self.session.after(Passage::Free, &action, reward, metric);

@@ -243,3 +243,39 @@ fn episodes_end_early() {
     }
     assert!((session.report().reference - 0.25).abs() < 1e-6);
 }
+
+/// A timer that adds so many ticks at every look.
+struct Ticks(u32, u32);
+
+impl control::Chip for Ticks {
+    fn now(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(self.1);
+        self.0
+    }
+}
+
+/// Pieces of an update end by the deadline, over the timer's wrap too; and a clock that stands still ends nothing but itself.
+#[test]
+fn idle_time_is_used_to_the_deadline() {
+    let bytes = factory(8);
+    let busy = || {
+        let mut session = Session::new(learner(&bytes), config(), 1).unwrap();
+        live(&mut session, better_candidate, |s| s.learner().updates() == 1);
+        assert!(!session.slice());
+        let play = |_: &mut _, _: &mut [f32]| Ok::<(), PolicyError>(());
+        while !session.learner().is_busy() {
+            session.decide(&[0.1, 0.2], &mut rng(1), &mut [0.0], play).unwrap();
+            session.after(Passage::Free, &[0.1], 0.0, 0.5);
+        }
+        session
+    };
+    let start = u32::MAX - 45;
+    // Looks at 10, 20, .. 100 ticks: after that at 60 a piece of 40 just ends in time, after that at 70 it does not.
+    assert_eq!(busy().work(&mut Ticks(start, 10), start.wrapping_add(100), 40, 1_000), 6);
+    assert_eq!(busy().work(&mut Ticks(start, 10), start.wrapping_add(100), 101, 1_000), 0);
+    assert_eq!(busy().work(&mut Ticks(start, 10), start, 0, 1_000), 0, "the deadline is past");
+    assert_eq!(busy().work(&mut Ticks(start, 0), start.wrapping_add(100), 40, 25), 25);
+    let mut session = busy();
+    let all = session.work(&mut Ticks(0, 0), 100, 40, u32::MAX);
+    assert!(all > 25 && !session.learner().is_busy());
+}

@@ -12,7 +12,7 @@ use super::config::{Config, LearnerError};
 use super::memory::{Layout, Place};
 use super::optimiser::Clock;
 use super::replay::{After, Cursor, Replay, Ring};
-use super::slice::{Budget, Cut};
+use super::slice::{Budget, Cut, least_slice};
 use super::trained::{Network, Perceptron};
 use crate::flow::{Plan, Source};
 use crate::math;
@@ -104,6 +104,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             return Err(LearnerError::Steps);
         }
         config.check()?;
+        let least = least_slice(shape, first.shape(), &config);
+        if config.slice < least {
+            return Err(LearnerError::Slice { least, found: config.slice });
+        }
         let layout = Layout::new(shape, first.shape(), &config);
         let network = |params, shape, trained| Network { shape, trained, factory: params };
         let critic = |params| network(params, Perceptron::critic(first.shape()), config.critic);
@@ -234,6 +238,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
     /// The delta that was kept.
     pub fn kept(&self) -> &[f32] {
         self.layout.delta(Place::Kept, self.memory.as_ref())
+    }
+
+    /// The slow average of what learns: the next candidate.
+    pub fn average(&self) -> &[f32] {
+        self.layout.delta(Place::Average, self.memory.as_ref())
     }
 
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.

@@ -24,5 +24,5 @@ pub use learner::{Learner, Report};
 pub use memory::{Fits, words};
 pub use optimiser::{Optimiser, inverse_sqrt};
 pub use replay::{After, Cursor, Replay, Ring, Storage};
-pub use slice::{Budget, Cut};
+pub use slice::{Budget, Cut, least_slice};
 pub use trained::{Network, Perceptron, Trace, Trained};

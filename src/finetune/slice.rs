@@ -4,8 +4,9 @@
 //! program `finetune` measures slices against them. What a budget decides is where an update is interrupted, never what
 //! it computes. No panics, no allocation.
 
+use super::config::Config;
 use super::trained::{Perceptron, Trained};
-use crate::net::Activation;
+use crate::net::{Activation, CriticShape, VelocityShape};
 use core::ops::Range;
 
 /// What is left of a slice, in instructions.
@@ -85,7 +86,7 @@ const PART: usize = 160;
 const CALL: usize = 90;
 
 /// A slice's own: the memory is cut, and the end of a pass follows its last piece.
-const OVERHEAD: u32 = 900;
+const OVERHEAD: u32 = 1200;
 
 /// Of a step: its memory is cut, and the end of a pass.
 pub(super) const ENTRY: u32 = 500;
@@ -110,11 +111,11 @@ pub(super) const fn weighs(candidates: usize, act: usize) -> u32 {
     (100 + candidates * (250 + 12 * act)) as u32
 }
 
-/// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of a fresh delta.
-pub(super) const NORM: Cost = Cost::new(500, 8);
-pub(super) const SLOW: Cost = Cost::new(500, 14);
-pub(super) const MOVE: Cost = Cost::new(600, 64);
-pub(super) const RESET: Cost = Cost::new(700, 40);
+/// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of fresh critics.
+pub(super) const NORM: Cost = Cost::new(500, 12);
+pub(super) const MOVE: Cost = Cost::new(600, 80);
+pub(super) const SLOW: Cost = Cost::new(500, 17);
+pub(super) const RESET: Cost = Cost::new(700, 60);
 
 /// A column of a product of `rows` rows: 2 1/4 instructions a multiply-accumulate.
 const fn column(rows: usize) -> usize {
@@ -141,14 +142,12 @@ const fn function(activation: Activation) -> usize {
 }
 
 impl Perceptron {
-    /// What the parts of a layer take forward: bias, the factory's columns, the delta's, those of `U`, the activation.
+    /// What the parts of a layer take forward: the columns, those of `V`, those of `U`, and an activation that is no ReLU.
     pub(super) const fn forward_cost(&self, part: u8, rows: usize, rank: usize) -> Cost {
-        let inner = if rank > 0 { rank } else { rows };
         match part {
-            0 => Cost::new(PART, 8 * rows),
-            1 => Cost::new(product(rows), column(rows)),
-            2 => Cost::new(product(inner), column(inner)),
-            3 => Cost::new(product(rows) + 8 * rank, column(rows)),
+            0 => Cost::new(product(rows) + 8 * rows, column(rows)),
+            1 => Cost::new(product(rank), column(rank)),
+            2 => Cost::new(product(rows) + 8 * rank, column(rows)),
             _ => Cost::new(PART, function(self.activation)),
         }
     }
@@ -159,7 +158,7 @@ impl Perceptron {
         match part {
             0 => Cost::new(PART, 10 * rows),
             1 => Cost::new(PART, product(rows) + column(rows) + sum(rows)),
-            2 => Cost::new(PART, product(inner) + column(inner) + sum(rows) + sum(inner)),
+            2 => Cost::new(PART, product(inner) + column(inner) + sum(rows) + sum(rank)),
             _ => Cost::new(PART, 10 + function(self.activation)),
         }
     }
@@ -181,4 +180,19 @@ impl Perceptron {
         }
         most
     }
+}
+
+const fn larger(a: u32, b: u32) -> u32 {
+    if a > b { a } else { b }
+}
+
+/// The least that [`Config::slice`] may be: what the largest of the pieces takes that nothing cuts.
+pub const fn least_slice(policy: &VelocityShape, critic: &CriticShape, config: &Config) -> u32 {
+    let (a, c) = (Perceptron::velocity(policy), Perceptron::critic(critic));
+    let inputs = if a.inputs > c.inputs { a.inputs } else { c.inputs };
+    let start = draws(policy.act) + squashes(policy.act) + copies(inputs);
+    let numbers = larger(larger(NORM.least(), MOVE.least()), larger(SLOW.least(), RESET.least()));
+    let most = larger(a.least_piece(config.actor), c.least_piece(config.critic));
+    let most = larger(larger(most, start), larger(numbers, squashes(2 * policy.act)));
+    OVERHEAD + ENTRY + larger(most, weighs(config.candidates, policy.act))
 }

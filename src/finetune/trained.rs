@@ -1,17 +1,18 @@
 //! What is trained: a network is the factory's parameters, which stay in flash, plus a delta in RAM.
 //!
-//! A layer computes `W x + dW x + b + db`, with `dW` a full matrix, a product `U V` of rank `r`, or nothing, as [`Trained`]
-//! says. `U` starts at zero, so a fresh delta changes nothing. Forward and backward pass stop wherever a [`Budget`] ends, at
+//! A layer computes `W x + U V x + b`: what is trained of it, as [`Trained`] says, is `b`, with `W` or with a product `U V` of
+//! rank `r`. `W` and `b` are in RAM where they are trained, and in flash where not. They start as the factory's, and `U` at
+//! zero, so a fresh delta changes nothing. Forward and backward pass stop wherever a [`Budget`] ends, at
 //! any column of any layer, and go on there. No panics, no allocation; sums in a fixed order, wherever it stopped, and under
 //! the subnormal rule, so the same bits everywhere.
 //!
 //! Cost of a layer of `m` rows and `n` columns: `m n` multiply-accumulates forward and `m n` backward for the factory's
-//! part; a full delta adds `m n` forward and `2 m n` backward, one of rank `r` adds `r (m + n)` and `3 r (m + n)`. Columns
+//! part; training it in full adds `m n` backward, a product of rank `r` adds `r (m + n)` and `3 r (m + n)`. Columns
 //! whose input is zero, as that of a ReLU which does not fire, are left out, in both directions.
 
 use super::slice::{Budget, Cut};
 use crate::math;
-use crate::net::kernel::{dot, gemv_add, gemv_add_sparse};
+use crate::net::kernel::{self, gemv_add, gemv_add_relu, gemv_add_sparse};
 use crate::net::{Activation, CriticShape, VelocityShape, dense_params};
 use core::ops::Range;
 
@@ -147,8 +148,13 @@ enum Kind {
 }
 
 impl Kind {
-    const fn has_inner(self) -> bool {
-        matches!(self, Self::Full | Self::Rank(_))
+    /// Numbers of `V`, or of the layer's own matrix, and of `U`.
+    const fn matrices(self, rows: usize, columns: usize) -> (usize, usize) {
+        match self {
+            Self::None | Self::Bias => (0, 0),
+            Self::Full => (rows * columns, 0),
+            Self::Rank(r) => (r * columns, rows * r),
+        }
     }
 
     const fn numbers(self, rows: usize, columns: usize) -> usize {
@@ -161,16 +167,15 @@ impl Kind {
     }
 }
 
-/// A layer's numbers: the factory's and its delta's.
+/// A layer's numbers: the factory's, or the delta's in their place.
 struct Layer<'w> {
     weights: &'w [f32],
     bias: &'w [f32],
     kind: Kind,
-    /// `V`, or the full delta.
+    /// `V`.
     inner: &'w [f32],
     /// `U`.
     outer: &'w [f32],
-    bias_delta: &'w [f32],
 }
 
 /// The factory's parameters and what is trained of them; the delta itself comes with every call.
@@ -218,20 +223,18 @@ impl<'a> Network<'a> {
         let (rows, columns) = self.shape.size(l);
         let kind = self.shape.kind(self.trained, l);
         let of = |slice: &'w [f32], from: usize, n: usize| slice.get(from..from + n).unwrap_or(&[]);
+        let (inner, outer) = kind.matrices(rows, columns);
+        let (owner, start) = if kind == Kind::Full { (delta, at) } else { (self.factory, base) };
+        let weights = of(owner, start, rows * columns);
+        let bias = match kind {
+            Kind::None => of(self.factory, base + rows * columns, rows),
+            _ => of(delta, at + inner + outer, rows),
+        };
         let (inner, outer) = match kind {
-            Kind::None | Kind::Bias => (0, 0),
-            Kind::Full => (rows * columns, 0),
-            Kind::Rank(r) => (r * columns, rows * r),
+            Kind::Rank(_) => (of(delta, at, inner), of(delta, at + inner, outer)),
+            _ => (&[][..], &[][..]),
         };
-        let layer = Layer {
-            weights: of(self.factory, base, rows * columns),
-            bias: of(self.factory, base + rows * columns, rows),
-            kind,
-            inner: of(delta, at, inner),
-            outer: of(delta, at + inner, outer),
-            bias_delta: of(delta, at + inner + outer, if kind == Kind::None { 0 } else { rows }),
-        };
-        (layer, at)
+        (Layer { weights, bias, kind, inner, outer }, at)
     }
 
     /// The forward pass from `cut` on, as far as `left` goes; whether it is through, and `cut` at the start again.
@@ -259,44 +262,43 @@ impl<'a> Network<'a> {
         let y = y.get_mut(..rows).unwrap_or_default();
         let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
         let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
-        while cut.part < 5 {
+        let relu = self.shape.is_relu() && !last;
+        while cut.part < 4 {
             let cost = self.shape.forward_cost(cut.part, rows, r);
-            let units = match (cut.part, layer.kind) {
-                (0, _) => 1,
-                (1, _) => columns,
-                (2, Kind::Full | Kind::Rank(_)) => columns,
-                (3, Kind::Rank(r)) => r,
-                (4, _) if !last => rows,
+            let units = match cut.part {
+                0 => columns,
+                1 if r > 0 => columns,
+                2 => r,
+                3 if !last && !relu => rows,
                 _ => 0,
             };
             let range = left.units(&mut cut.at, units, cost)?;
+            let through = cut.at >= units;
             let inputs = x.get(range.clone()).unwrap_or(&[]);
-            match (cut.part, layer.kind) {
-                (0, _) => {
-                    copy(y, layer.bias);
-                    // A sum of two biases is a multiple of 2^-123 as they are, and never subnormal.
-                    add(y, layer.bias_delta);
-                    z.fill(0.0);
+            match cut.part {
+                0 => {
+                    if range.start == 0 {
+                        copy(y, layer.bias);
+                        z.fill(0.0);
+                    }
+                    gemv_add_sparse(columns_of(layer.weights, &range, rows), inputs, y, relu && through && r == 0);
                 }
-                (1, _) => gemv_add_sparse(columns_of(layer.weights, &range, rows), inputs, y),
-                (2, Kind::Full) => gemv_add_sparse(columns_of(layer.inner, &range, rows), inputs, y),
-                (2, Kind::Rank(r)) => gemv_add_sparse(columns_of(layer.inner, &range, r), inputs, z),
-                (3, Kind::Rank(_)) => {
+                1 if r > 0 => gemv_add_sparse(columns_of(layer.inner, &range, r), inputs, z, false),
+                2 if r > 0 => {
                     let z = z.get_mut(range.clone()).unwrap_or_default();
                     z.iter_mut().for_each(|z| *z = math::flush(*z));
-                    gemv_add(columns_of(layer.outer, &range, rows), z, y);
+                    let outer = columns_of(layer.outer, &range, rows);
+                    if relu && through { gemv_add_relu(outer, z, y) } else { gemv_add(outer, z, y) }
                 }
-                (4, _) if !last => {
+                3 if !last && !relu => {
                     let post = y.get_mut(range.clone()).unwrap_or_default();
-                    if !self.shape.is_relu() {
-                        copy(trace.pre.get_mut(l * h + range.start..l * h + range.end).unwrap_or_default(), post);
-                        post.iter_mut().for_each(|post| *post = math::flush(*post));
-                    }
+                    copy(trace.pre.get_mut(l * h + range.start..l * h + range.end).unwrap_or_default(), post);
+                    post.iter_mut().for_each(|post| *post = math::flush(*post));
                     self.shape.activation.apply(post);
                 }
                 _ => {}
             }
-            if cut.at >= units {
+            if through {
                 (cut.part, cut.at) = (cut.part + 1, 0);
             }
         }
@@ -347,8 +349,9 @@ impl<'a> Network<'a> {
         let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
         let numbers = layer.kind.numbers(rows, columns);
         let gradient = gradient.get_mut(at..at + numbers).unwrap_or_default();
-        let (inner, rest) = gradient.split_at_mut_checked(layer.inner.len()).unwrap_or_default();
-        let (outer, bias) = rest.split_at_mut_checked(layer.outer.len()).unwrap_or_default();
+        let (of_inner, of_outer) = layer.kind.matrices(rows, columns);
+        let (inner, rest) = gradient.split_at_mut_checked(of_inner).unwrap_or_default();
+        let (outer, bias) = rest.split_at_mut_checked(of_outer).unwrap_or_default();
         let x: &[f32] = if l == 0 { trace.input } else { trace.post.get((l - 1) * h..l * h).unwrap_or(&[]) };
         let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
         let below = l > self.first_trained();
@@ -381,17 +384,17 @@ impl<'a> Network<'a> {
                     let y: &[f32] = if r > 0 { z } else { upper };
                     for j in range {
                         let input = x.get(j).copied().unwrap_or(0.0);
+                        // A ReLU that does not fire lets no gradient through, and its zero adds none here.
+                        let fires = input != 0.0;
                         let one = j..j + 1;
-                        if layer.kind.has_inner() {
+                        if fires && of_inner > 0 {
                             add_scaled(columns_of_mut(inner, &one, y.len()), y, input);
                         }
-                        // A ReLU that does not fire lets no gradient through.
-                        let open = below && !(self.shape.is_relu() && input == 0.0);
                         let mut sum = 0.0;
-                        if open {
+                        if below && (fires || !self.shape.is_relu()) {
                             sum = dot(columns_of(layer.weights, &one, rows), upper);
-                            if layer.kind.has_inner() {
-                                sum += dot(columns_of(layer.inner, &one, y.len()), y);
+                            if r > 0 {
+                                sum += dot(columns_of(layer.inner, &one, r), y);
                             }
                         }
                         if let Some(lower) = trace.lower.get_mut(j) {
@@ -433,39 +436,46 @@ impl<'a> Network<'a> {
             let (weights, bias) = here.split_at_mut_checked(rows * columns).unwrap_or_default();
             match layer.kind {
                 Kind::None | Kind::Bias => {}
-                Kind::Full => add(weights, layer.inner),
+                Kind::Full => copy(weights, layer.weights),
                 Kind::Rank(r) => {
                     let columns = weights.chunks_exact_mut(rows.max(1)).zip(layer.inner.chunks_exact(r.max(1)));
                     columns.for_each(|(column, v)| gemv_add(layer.outer, v, column));
                 }
             }
             weights.iter_mut().for_each(|w| *w = math::flush(*w));
-            add(bias, layer.bias_delta);
-            bias.iter_mut().for_each(|b| *b = math::flush_bias(*b));
+            copy(bias, layer.bias);
             at += rows * columns + rows;
         }
     }
 
-    /// A fresh delta: everything zero but `V`, whose numbers are uniform with variance one over the inputs.
+    /// A fresh delta, which changes nothing: the factory's numbers, `U` zero, and `V` uniform with variance one over the
+    /// inputs.
     pub fn start(&self, delta: &mut [f32], random: impl FnMut() -> u32) {
         self.start_numbers(0..delta.len(), delta, random);
     }
 
     /// Some numbers of it; those before them come first.
     pub fn start_numbers(&self, numbers: Range<usize>, delta: &mut [f32], mut random: impl FnMut() -> u32) {
-        let mut at = 0;
+        let (mut at, mut base) = (0, 0);
         for l in 0..=self.shape.layers {
             let (rows, columns) = self.shape.size(l);
             let kind = self.shape.kind(self.trained, l);
-            let drawn = at + if let Kind::Rank(r) = kind { r * columns } else { 0 };
+            let (inner, outer) = kind.matrices(rows, columns);
             let end = at + kind.numbers(rows, columns);
             let bound = math::sqrt(3.0 / columns as f32);
             for i in numbers.start.max(at)..numbers.end.min(end) {
+                let of_matrices = i - at < inner + outer;
+                let value = match kind {
+                    Kind::Rank(_) if i - at < inner => math::flush(bound * math::symmetric_uniform(random())),
+                    Kind::Rank(_) if of_matrices => 0.0,
+                    Kind::Full if of_matrices => self.factory.get(base + i - at).copied().unwrap_or(0.0),
+                    _ => self.factory.get(base + rows * columns + i - at - inner - outer).copied().unwrap_or(0.0),
+                };
                 if let Some(number) = delta.get_mut(i) {
-                    *number = if i < drawn { math::flush(bound * math::symmetric_uniform(random())) } else { 0.0 };
+                    *number = value;
                 }
             }
-            at = end;
+            (at, base) = (end, base + rows * columns + rows);
         }
     }
 }
@@ -478,11 +488,23 @@ fn copy(to: &mut [f32], from: &[f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
 }
 
-/// `sum += x y`; nothing where `y` is zero.
+/// Lengths from which on a kernel is worth its call.
+const SHORT: usize = 12;
+
+/// `sum += x y`.
+#[inline]
 fn add_scaled(sum: &mut [f32], x: &[f32], y: f32) {
-    if y != 0.0 {
+    if x.len() < SHORT {
+        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * y);
+    } else {
         gemv_add(x, &[y], sum);
     }
+}
+
+/// The sum of the products.
+#[inline]
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    if a.len() < SHORT { a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b) } else { kernel::dot(a, b) }
 }
 
 /// Some columns of a matrix.

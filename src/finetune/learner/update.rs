@@ -140,8 +140,8 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
             let (now, rest) = row.split_at_mut_checked(obs + act).unwrap_or_default();
             let (facts, next) = rest.split_at_mut_checked(3).unwrap_or_default();
             copy(facts, &[sum, mask, 0.0]);
-            now.iter_mut().enumerate().for_each(|(place, x)| *x = replay.get(entry, place));
-            next.iter_mut().enumerate().for_each(|(place, x)| *x = replay.get(following, place));
+            replay.read(entry, now);
+            replay.read(following, next);
         }
         self.sums = Report::default();
         self.at = Counter { stage: Stage::NextAction, ..Counter::IDLE };

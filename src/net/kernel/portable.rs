@@ -9,17 +9,21 @@ use crate::math;
 /// Rows held in registers at once; a Cortex-M4F has 32 single-precision registers.
 const BLOCK: usize = 16;
 
-/// See [`super::gemv_add`].
-pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-    if fits(w, y, y.len(), x.len()) {
-        product::<false>(w, x, None, y, |sum| sum);
+/// See [`super::gemv_add`] and [`super::gemv_add_relu`].
+pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
+    match (fits(w, y, y.len(), x.len()), relu) {
+        (false, _) => {}
+        (true, true) => product::<false>(w, x, None, y, math::relu),
+        (true, false) => product::<false>(w, x, None, y, |sum| sum),
     }
 }
 
 /// See [`super::gemv_add_sparse`].
-pub(super) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32]) {
-    if fits(w, y, y.len(), x.len()) {
-        product::<true>(w, x, None, y, |sum| sum);
+pub(super) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
+    match (fits(w, y, y.len(), x.len()), relu) {
+        (false, _) => {}
+        (true, true) => product::<true>(w, x, None, y, math::relu),
+        (true, false) => product::<true>(w, x, None, y, |sum| sum),
     }
 }
 

@@ -217,7 +217,8 @@ flowlet_f32_dense:
 2:  add r8, r8, r7
     subs r10, r10, #1
     bne 1b
-3:  fl_store r3, 0, %(\n - 1)
+3:  fl_relu \n
+    fl_store r3, 0, %(\n - 1)
     .endm
 
     .macro fl_last_sparse n

@@ -154,11 +154,12 @@ impl Perceptron {
 
     /// What they take backward: the bias's gradient, `U`'s, the columns, the slopes.
     pub(super) const fn backward_cost(&self, part: u8, rows: usize, rank: usize) -> Cost {
-        let inner = if rank > 0 { rank } else { rows };
+        // Of a column: its sum, and what it adds to the gradient of `V` and takes from `V`, or adds to that of its own.
+        let own = if rank > 0 { 14 * rank + 60 } else { column(rows) + CALL + 40 };
         match part {
             0 => Cost::new(PART, 10 * rows),
             1 => Cost::new(PART, product(rows) + column(rows) + sum(rows)),
-            2 => Cost::new(PART, product(inner) + column(inner) + sum(rows) + sum(rank)),
+            2 => Cost::new(PART + 2 * CALL, rows * 11 / 4 + 16 + own),
             _ => Cost::new(PART, 10 + function(self.activation)),
         }
     }

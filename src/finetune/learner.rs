@@ -243,6 +243,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         self.layout.delta(Place::Kept, self.memory.as_ref())
     }
 
+    /// The slow average of what learns: the next candidate.
+    pub fn average(&self) -> &[f32] {
+        self.layout.delta(Place::Average, self.memory.as_ref())
+    }
+
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.
     pub fn merge(&self, out: &mut [f32]) {
         self.actor.merge(self.kept(), out);

@@ -26,6 +26,7 @@ use update::Counter;
 
 /// What the last update reported.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Report {
     /// Mean absolute temporal-difference error.
     pub td_error: f32,
@@ -154,6 +155,8 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         if found < layout.words() {
             return Err(LearnerError::Memory { expected: layout.words(), found });
         }
+        // Whatever was there before: what a learner does depends on nothing but its arguments.
+        learner.memory.as_mut().iter_mut().take(layout.words()).for_each(|word| *word = 0);
         learner.start();
         Ok(learner)
     }
@@ -250,6 +253,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.
     pub fn merge(&self, out: &mut [f32]) {
         self.actor.merge(self.kept(), out);
+    }
+
+    /// The same of the policy that acts: the candidate.
+    pub fn merge_candidate(&self, out: &mut [f32]) {
+        self.actor.merge(self.acting(), out);
     }
 
     /// The average of what was learned so far acts from now on, and stays as it is until the next call: a candidate.

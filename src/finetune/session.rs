@@ -117,6 +117,7 @@ pub enum Event {
 
 /// What there is to tell of a session.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Report {
     /// Where it is.
     pub stage: Stage,

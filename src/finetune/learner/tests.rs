@@ -58,9 +58,13 @@ fn targets_look_ahead_over_decisions() {
                 } else {
                     let n = (next * 1000.0).round() as usize - first;
                     assert_eq!(n % stride as usize, 0);
-                    // Shorter than the horizon only where the episode or what is recorded ends.
+                    // Shorter than the horizon only where the episode ends, or what is recorded; a refused decision takes
+                    // the entry before its own with it, which then has no successor.
                     let full = n == (stride * horizon) as usize;
-                    assert!((1..=whole).contains(&n) && (full || whole < n + stride as usize || ends || first + n + 2 * stride as usize > index));
+                    let refused = matches!(list.get(first + whole), Some(None));
+                    let lost = if refused { 2 * stride } else { stride } as usize;
+                    let newest = first + n + 2 * stride as usize > index;
+                    assert!((1..=whole).contains(&n) && (full || ends || newest || whole < n + lost), "{first} {n}");
                     assert!((f64::from(mask) - 0.9f64.powi(n as i32)).abs() < 1e-6);
                     checked[if full { 1 } else { 2 }] += 1;
                     n

@@ -13,8 +13,9 @@ use flowlet::policy::{Artefact, Policy};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// The committed artefacts, each a module of `embedded`.
-const NAMES: [&str; 2] = ["pendulum", "furuta"];
+/// The committed artefacts, each a module of `embedded`: its name, its file, and whether it is there in every number format.
+const NAMES: [(&str, &str, bool); 3] =
+    [("pendulum", "pendulum", true), ("furuta", "furuta", true), ("furuta_critic", "furuta-critic", false)];
 
 fn main() {
     if let Err(message) = build() {
@@ -113,13 +114,14 @@ fn policies(out: &Path, format: &str) -> Result<(), String> {
     }
     let named = env::var_os("FLOWLET_POLICY").filter(|path| !path.is_empty()).map(PathBuf::from);
     let committed = env::var_os("FLOWLET_COMMITTED").is_some_and(|value| !value.is_empty());
-    for name in NAMES {
-        let local = PathBuf::from(format!("policies/{name}.local.flw"));
+    for (name, file, formats) in NAMES {
+        let local = PathBuf::from(format!("policies/{file}.local.flw"));
+        let format = if formats { format } else { "" };
         println!("cargo::rerun-if-changed={}", local.display());
         let path = match &named {
             Some(path) => path.clone(),
             None if local.is_file() && !committed => local,
-            None => PathBuf::from(format!("policies/{name}{format}.flw")),
+            None => PathBuf::from(format!("policies/{file}{format}.flw")),
         };
         policy(out, name, &path)?;
     }
@@ -142,18 +144,24 @@ fn policy(out: &Path, name: &str, path: &Path) -> Result<(), String> {
     let artefact = Artefact::new(bytes).map_err(|error| refused(&error))?;
     let policy = Policy::new(artefact).map_err(|error| refused(&error))?;
     let shape = artefact.velocity().shape();
+    // A program that goes on training asks for all sizes; the others for none of these.
+    let critic = artefact.critics().next().map(|critic| *critic.shape());
     let source = format!(
         "/// Observation channels of the policy.\npub const OBS: usize = {};\n\
          /// Action channels of the policy.\npub const ACT: usize = {};\n\
          /// Width of its hidden layers.\npub const HIDDEN: usize = {};\n\
          /// Rows of its time table.\npub const NODES: usize = {};\n\
          /// Its control period in microseconds.\npub const PERIOD_US: u32 = {};\n\
+         /// Sizes of its velocity network.\npub const VELOCITY: VelocityShape = {};\n\
+         /// Sizes of its critics.\npub const CRITIC: Option<CriticShape> = {};\n\
          /// What to say at build time when the policy does not fit a program.\npub const MISFIT: &str = {:?};\n",
         shape.obs,
         shape.act,
         shape.hidden,
         policy.plan().nodes(),
         artefact.period_us(),
+        literal(&format!("{shape:?}")),
+        literal(&format!("{critic:?}")),
         format!(
             "the policy {shown} ({}) has {} observations, {} actions and a period of {} us, \
              which does not fit this program: name another artefact by FLOWLET_POLICY",
@@ -165,6 +173,11 @@ fn policy(out: &Path, name: &str, path: &Path) -> Result<(), String> {
     );
     write(&out.join(format!("{name}.rs")), source.as_bytes())?;
     write(&out.join(format!("{name}.flw")), bytes)
+}
+
+/// What derived `Debug` shows of a shape, as an expression: the names of variants need their types.
+fn literal(shown: &str) -> String {
+    shown.replace("activation: ", "activation: Activation::").replace("trunk: ", "trunk: Trunk::")
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! The policies in flash: the artefacts that the build script embedded, and their sizes as constants.
 //!
-//! [`pendulum`] and [`furuta`] are the committed ones; a program uses one of them, and only that one is linked. The items
+//! [`pendulum`], [`furuta`] and [`furuta_critic`] are the committed ones; a program uses one of them, and only that one is linked. The items
 //! of this module are the pendulum's. `FLOWLET_POLICY` names another artefact at build time, for whichever module. The build
 //! script has checked its format and checksum; whether this machine computes what was measured is known only here, by the
 //! self-test of `load`. Nothing is copied but the time table; no allocation, no panics.
@@ -16,6 +16,7 @@ macro_rules! embed {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         pub mod $name {
+            use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
             use flowlet::policy::{Artefact, Menu, Policy, PolicyError, StaticPolicy};
 
             include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
@@ -56,4 +57,9 @@ embed! {
 embed! {
     /// The policy of the rotary pendulum, `plants::Furuta`.
     furuta
+}
+
+embed! {
+    /// The policy of the rotary pendulum with its critics, to go on training; in f32 on every board.
+    furuta_critic
 }

@@ -13,7 +13,7 @@
 
 use crate::agent::{self, Agent, UpdateStats};
 use crate::config::Config;
-use crate::env::{self, Decision, Env};
+use crate::env::{self, Decision, Env, EnvSpec};
 use crate::noise::{Noise, of_words, words_of};
 use crate::normaliser::Normaliser;
 use crate::policy::ArtefactBytes;
@@ -22,6 +22,7 @@ use crate::state::{Digest, Visitor};
 use crate::transitions;
 use crate::{Error, Result};
 use cpu_time::ThreadTime;
+use flowlet::policy::Artefact;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -233,14 +234,18 @@ impl Trainer {
     pub fn warm_start(&mut self) -> Result<()> {
         if !self.config.init.is_empty() {
             let bytes = ArtefactBytes::read(Path::new(&self.config.init))?;
-            self.agent.start_from(&bytes.artefact()?)?;
+            let artefact = bytes.artefact()?;
+            if let Some(lane) = self.lanes.first() {
+                check_robot(&artefact, lane.env.spec())?;
+            }
+            self.agent.start_from(&artefact)?;
         }
         if self.config.replay.is_empty() {
             return Ok(());
         }
         let Some(lane) = self.lanes.first() else { return Ok(()) };
         let path = Path::new(&self.config.replay);
-        let recorded = transitions::read(path, lane.env.spec())?;
+        let recorded = transitions::read(path, &lane.env)?;
         if recorded.len() > self.config.train().buffer_size {
             return Err(Error::usage(format!(
                 "{} holds {} transitions and the replay buffer {}: raise {}.buffer_size",
@@ -474,6 +479,27 @@ impl Trainer {
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
+}
+
+/// Refuses a policy whose channels or limits are another robot's.
+fn check_robot(artefact: &Artefact<'_>, spec: &EnvSpec) -> Result<()> {
+    let refuse = |what: String| Err(Error::usage(format!("{what}: start from a policy of the same robot")));
+    let (policy, env) = (artefact.name(), &spec.name);
+    let own = artefact.obs_names().chain(artefact.act_names());
+    if let Some((own, other)) = own.zip(spec.obs_names.iter().chain(&spec.act_names)).find(|(own, other)| own != other)
+    {
+        return refuse(format!("the policy is for {policy}, and its channel {own} is {other} in {env}"));
+    }
+    let range = artefact.range();
+    let limits = range.low.iter().zip(range.high).zip(spec.low.iter().zip(&spec.high)).zip(&spec.act_names);
+    for (((low, high), (env_low, env_high)), channel) in limits {
+        if (low, high) != (env_low, env_high) {
+            return refuse(format!(
+                "the policy's {channel} lies in [{low}, {high}], and that of {env} in [{env_low}, {env_high}]"
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,13 +1,20 @@
 //! Logs of transitions: what a robot, or an evaluation, has met, as CSV that goes into the replay buffer.
 //!
-//! One row is one decision: `obs.<channel>`.. before, `act.<channel>`.. in the plant's units, the unscaled `reward`,
-//! `next.<channel>`.. after, and `terminated` (1 where nothing is to be bootstrapped, else 0; a time limit is 0). Columns
-//! are found by name, in any order; others are ignored. Numbers are finite. No panics; errors name file, line and column.
+//! `docs/transitions.md` describes the format. One row is one decision: observation before, action and reward in the plant's
+//! units, observation after, and whether nothing is to be bootstrapped. Columns are found by name, numbers come back to the bit.
+//! A log of another version, robot or control period, with a column missing or a number that is none, is refused by one
+//! sentence with file, line and column. No panics; a log lies in memory as a whole.
 
-use crate::env::EnvSpec;
+use crate::env::{Decision, EnvSpec};
 use crate::run::write_atomic;
 use crate::{Error, Result};
 use std::path::Path;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// What the first line begins with, where there is one that tells of the log.
+const TITLE: &str = "# flowlet-transitions";
 
 /// One recorded transition, in the plant's units.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,14 +42,55 @@ fn columns(spec: &EnvSpec) -> Vec<String> {
     columns
 }
 
-/// Reads a log for an environment.
-pub fn read(path: &Path, spec: &EnvSpec) -> Result<Vec<Recorded>> {
-    let shown = path.display();
-    let unreadable = |e: csv::Error| {
-        Error::usage(format!("cannot read the transitions {shown} ({e}): give a log as `eval --record` writes it"))
+/// Microseconds between decisions.
+fn period_us(env: &Decision) -> f64 {
+    (env.period() * 1e6).round()
+}
+
+/// Refuses a log whose first line says that it is of another version, robot or control period.
+fn check_title(shown: &str, line: &str, env: &Decision) -> Result<()> {
+    let Some(fields) = line.strip_prefix(TITLE) else { return Ok(()) };
+    let field = |key: &str| {
+        fields.split_whitespace().find_map(|field| field.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')))
     };
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path).map_err(unreadable)?;
-    let header = reader.headers().map_err(unreadable)?.clone();
+    match field("version").map(str::parse) {
+        Some(Ok(VERSION)) => {}
+        Some(Ok(other)) => {
+            return Err(Error::usage(format!(
+                "{shown} is a log of version {other}, and this program reads version {VERSION}: record it anew, or take the \
+                 program that wrote it"
+            )));
+        }
+        _ => {
+            return Err(Error::usage(format!(
+                "{shown} line 1 has no version: write `{TITLE} version={VERSION}`, or leave the line out"
+            )));
+        }
+    }
+    let (name, period) = (&env.spec().name, period_us(env));
+    if let Some(other) = field("env").filter(|other| other != name) {
+        return Err(Error::usage(format!("{shown} is a log of {other}, and not of {name}: give one of {name}")));
+    }
+    match field("period_us").map(str::parse::<f64>) {
+        Some(other) if other.as_ref() != Ok(&period) => Err(Error::usage(format!(
+            "{shown} has a decision every {} us, and the training every {period}: record at that period, or train with the \
+             log's by --set env.action_repeat",
+            other.map_or("unknown number of".to_string(), |other| other.to_string())
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a log for an environment.
+pub fn read(path: &Path, env: &Decision) -> Result<Vec<Recorded>> {
+    let (shown, spec) = (path.display().to_string(), env.spec());
+    let hint = "give a log as `eval --record` and `hil --record` write them";
+    let unreadable =
+        |e: &dyn std::fmt::Display| Error::usage(format!("cannot read the transitions {shown} ({e}): {hint}"));
+    let text = std::fs::read_to_string(path).map_err(|e| unreadable(&e))?;
+    check_title(&shown, text.lines().next().unwrap_or_default(), env)?;
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|e| unreadable(&e))?.clone();
     let columns = columns(spec);
     let places = columns.iter().map(|column| {
         header.iter().position(|name| name == column).ok_or_else(|| {
@@ -57,19 +105,21 @@ pub fn read(path: &Path, spec: &EnvSpec) -> Result<Vec<Recorded>> {
     let (obs, act) = (spec.obs(), spec.act());
     let mut rows = Vec::new();
     for (i, record) in reader.records().enumerate() {
-        let record = record.map_err(unreadable)?;
+        let record = record.map_err(|e| unreadable(&e))?;
         let mut numbers = Vec::with_capacity(places.len());
         for (&place, column) in places.iter().zip(&columns) {
             let text = record.get(place).unwrap_or_default();
-            match text.parse::<f64>() {
-                Ok(number) if number.is_finite() && (number as f32).is_finite() => numbers.push(number),
-                _ => {
-                    let line = record.position().map_or(i as u64 + 2, csv::Position::line);
-                    return Err(Error::usage(format!(
-                        "{shown} line {line}: {column} is {text:?} and not a finite number: mend or remove the line"
-                    )));
-                }
+            let number = text.parse().unwrap_or(f64::NAN);
+            let flag = column == "terminated";
+            let good = if flag { number == 0.0 || number == 1.0 } else { (number as f32).is_finite() };
+            if !good {
+                let line = record.position().map_or(i as u64 + 2, csv::Position::line);
+                let wanted = if flag { "neither 0 nor 1" } else { "not a finite number" };
+                return Err(Error::usage(format!(
+                    "{shown} line {line}: {column} is {text:?} and {wanted}: mend or remove the line"
+                )));
             }
+            numbers.push(number);
         }
         let narrow = |v: &[f64]| v.iter().map(|&x| x as f32).collect();
         rows.push(Recorded {
@@ -87,8 +137,10 @@ pub fn read(path: &Path, spec: &EnvSpec) -> Result<Vec<Recorded>> {
 }
 
 /// Writes a log.
-pub fn write(path: &Path, spec: &EnvSpec, rows: &[Recorded]) -> Result<()> {
-    let mut text = columns(spec).join(",");
+pub fn write(path: &Path, env: &Decision, rows: &[Recorded]) -> Result<()> {
+    let (spec, period) = (env.spec(), period_us(env));
+    let mut text = format!("{TITLE} version={VERSION} env={} period_us={period}\n", spec.name);
+    text += &columns(spec).join(",");
     text.push('\n');
     for row in rows {
         let numbers = row.obs.iter().map(f32::to_string);
@@ -107,8 +159,8 @@ mod tests {
     use crate::env;
     use std::collections::BTreeMap;
 
-    fn spec() -> EnvSpec {
-        env::make("pendulum", &BTreeMap::new()).unwrap().spec().clone()
+    fn env() -> Decision {
+        Decision::new(env::make("pendulum", &BTreeMap::new()).unwrap(), 1)
     }
 
     fn row(i: u8) -> Recorded {
@@ -127,36 +179,67 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.csv");
         let rows: Vec<Recorded> = (0..5).map(row).collect();
-        write(&path, &spec(), &rows).unwrap();
-        assert_eq!(read(&path, &spec()).unwrap(), rows);
+        write(&path, &env(), &rows).unwrap();
+        assert_eq!(read(&path, &env()).unwrap(), rows);
     }
 
     #[test]
     fn columns_are_found_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.csv");
-        write(&path, &spec(), &[row(1)]).unwrap();
+        write(&path, &env(), &[row(1)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').rev().collect()).collect();
+        let lines: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split(',').rev().collect()).collect();
         std::fs::write(&path, format!("time,{}\n7.5,{}\n", lines[0].join(","), lines[1].join(","))).unwrap();
-        assert_eq!(read(&path, &spec()).unwrap(), [row(1)]);
+        assert_eq!(read(&path, &env()).unwrap(), [row(1)]);
     }
 
+    /// What is refused, and words of the sentence.
     #[test]
     fn damage_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log.csv");
-        write(&path, &spec(), &[row(0), row(1)]).unwrap();
+        write(&path, &env(), &[row(0), row(1)]).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
-        let refusal = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            read(&path, &spec()).unwrap_err().to_string()
+        let refusal = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&path, &env()).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains("log.csv"), "{error}");
+            error.to_string()
         };
-        let second = text.lines().nth(2).unwrap();
-        assert!(refusal(&text.replace(second, &second.replacen("-0.333", "NaN", 1))).contains("line 3: reward"));
-        assert!(refusal(&text.replace("reward", "gain")).contains("no column reward"));
-        assert!(refusal(&format!("{text}1,2\n")).contains("cannot read"));
-        assert!(refusal(text.lines().next().unwrap()).contains("no transition"));
-        assert!(read(&dir.path().join("none"), &spec()).is_err());
+        let last = text.lines().nth(3).unwrap();
+        let damaged = |from: &str, to: &str| text.replace(last, &last.replacen(from, to, 1));
+        let (title, rows) = text.split_once('\n').unwrap();
+        for (bytes, words) in [
+            (damaged("-0.333", "NaN"), "line 4: reward"),
+            (damaged("-0.333", "1e39"), "line 4: reward"),
+            (damaged("-0.333", "inf"), "line 4: reward"),
+            (damaged("0.5,", "0.5x,"), "line 4: next.cos"),
+            (damaged(",8,1", ",8,0.5"), "terminated is \"0.5\" and neither 0 nor 1"),
+            (damaged(",8,1", ",8,"), "terminated"),
+            (damaged(",8,1", ",8"), "cannot read"),
+            (text.replace("reward", "gain"), "no column reward"),
+            (text.replace("obs.", "observation."), "no column obs."),
+            (format!("{text}1,2\n"), "cannot read"),
+            (text.lines().take(2).collect::<Vec<_>>().join("\n"), "no transition"),
+            (title.to_string(), "no column obs."),
+            (String::new(), "no column obs."),
+            (text.replace("version=1", "version=2"), "version 2, and this program reads version 1"),
+            (text.replace("version=1", "version=one"), "no version"),
+            (format!("{TITLE}\n{rows}"), "no version"),
+            (text.replace("env=pendulum", "env=furuta"), "of furuta, and not of pendulum"),
+            (text.replace("period_us=50000", "period_us=10000"), "every 10000 us, and the training every 50000"),
+        ] {
+            let said = refusal(bytes.as_bytes());
+            assert!(said.contains(words), "{words:?} is not in {said}");
+        }
+        // A byte that is no UTF-8, and another kind of file.
+        assert!(refusal(&[text.as_bytes(), &[0xff]].concat()).contains("cannot read"));
+        let policy = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/pendulum.flw");
+        assert!(refusal(&std::fs::read(policy).unwrap()).contains("cannot read"));
+        assert!(read(&dir.path().join("none"), &env()).is_err());
+        // A log that somebody else wrote, without the first line.
+        std::fs::write(&path, rows).unwrap();
+        assert_eq!(read(&path, &env()).unwrap(), [row(0), row(1)]);
     }
 }

@@ -19,6 +19,8 @@ use std::time::Duration;
 const PENDULUM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/pendulum.flw");
 const FURUTA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/furuta.flw");
 
+const FURUTA_CRITIC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../firmware/policies/furuta-critic.flw");
+
 /// One client after another on one port, as QEMU has it.
 struct Socket {
     listener: TcpListener,
@@ -174,7 +176,7 @@ fn policies_are_uploaded_read_back_and_refused_by_name() {
     let args = ["--policy", FURUTA, "--episodes", "1", "--record", &log, "--read-back", &path("back.flw"), "--json"];
     assert_eq!(report(&hil(&port, &args))["policy"], "furuta");
     assert!(std::fs::read(path("back.flw")).unwrap() == good);
-    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 601);
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 602);
     // It stays, and is what a later conversation reads back; it is not for another plant.
     assert_eq!(report(&hil(&port, &["--episodes", "1", "--json"]))["env"], "furuta");
     let said = refusal(&hil(&port, &["--env", "pendulum"]), 2);
@@ -189,6 +191,86 @@ fn policies_are_uploaded_read_back_and_refused_by_name() {
     std::fs::write(path("long.flw"), long.as_slice()).unwrap();
     let said = refusal(&hil(&board(room, 0), &["--policy", &path("long.flw")]), 1);
     assert!(said.contains("floats of scratch"), "{said}");
+}
+
+/// A board learns what `finetune` learns; a bad line changes nothing. What it leaves can be evaluated and trained from.
+#[test]
+fn a_board_learns_what_the_host_does() {
+    let port = board(1 << 18, 4096);
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    // Ten episodes in which candidates are screened and tried by a test that is hardly one.
+    let learning = ["--set", "env.friction=5", "--seconds", "60", "--seed", "3", "--json"];
+    let soon = ["screening=1", "gain=0", "alpha=0.5", "margin=0", "rounds=3", "actor_rate=0.003", "warmup=50"];
+    let soon: Vec<String> = soon.iter().flat_map(|pair| ["--set".to_string(), format!("finetune.{pair}")]).collect();
+    let soon: Vec<&str> = soon.iter().map(String::as_str).collect();
+    let (out, log) = (path("board"), path("log.csv"));
+    let here = ["finetune", "--policy", FURUTA_CRITIC, "--without-scratch", "--episodes", "1", "--every", "60"];
+    let host = path("host");
+    let host_run = Command::new(env!("CARGO_BIN_EXE_host-train"))
+        .args([&here[..], &learning, &soon, &["--out", &host]].concat())
+        .output()
+        .unwrap();
+    let host_report = report(&host_run);
+    let args =
+        [&["--finetune", "--policy", FURUTA_CRITIC, "--out", &out, "--record", &log][..], &learning, &soon].concat();
+    let r = report(&hil(&port, &args));
+    assert_eq!((&r["equal"], &r["board"], &r["decisions"]), (&true.into(), &"thread".into(), &6000.into()));
+    assert_eq!((&r["updates"], r["telemetry"].as_u64()), (&host_report["updates"], Some(70)));
+    assert_eq!((r["returns"].as_array().unwrap().len(), &r["ram_bytes"]), (10, &r["ram_bytes"]));
+    let learned = path("board/learned.flw");
+    assert_eq!(std::fs::read(&learned).unwrap(), std::fs::read(path("host/learned.flw")).unwrap());
+    assert_eq!(r["promoted"], host_report["promoted"].as_u64().unwrap().gt(&0));
+    // A row a second, and one at the end of every episode.
+    let table = std::fs::read_to_string(path("board/learning.csv")).unwrap();
+    let last: Vec<&str> = table.lines().last().unwrap().split(',').collect();
+    assert_eq!((table.lines().count(), last[0], last[1]), (71, "60", "6000"), "{table}");
+    let command = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_host-train")).args(args).output().unwrap();
+    for args in [&["verify", &learned, "--json"][..], &["inspect", &learned, "--json"]] {
+        report(&command(args));
+    }
+    let args = ["eval", "--policy", &learned, "--set", "env.friction=5", "--episodes", "2", "--json"];
+    assert!(report(&command(&args))["return_mean"].as_f64().unwrap() > 100.0);
+    assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 6002);
+    let run = path("run");
+    let args = ["train", "--init", &learned, "--replay", &log, "--total-timesteps", "3200", "--out", &run, "--json"];
+    report(&command(&[&args[..], &["--set", "env.friction=5", "--set", "eval.episodes=1"]].concat()));
+    // Over a bad line, with the table elsewhere, to a board that still learned; and the board is as good for a plain run.
+    let faults = ["--drop", "0.01", "--corrupt", "0.01", "--repeat", "0.02", "--delay", "0.02", "--timeout", "10"];
+    let (out, csv) = (path("again"), path("told.csv"));
+    let files = ["--finetune", "--out", &out, "--csv", &csv, "--read-back", &path("read.flw")];
+    let r = report(&hil(&port, &[&files[..], &learning, &soon, &faults].concat()));
+    assert!(r["equal"] == true && r["asked_again"].as_u64().unwrap() > 20, "{r}");
+    assert_eq!(std::fs::read(path("read.flw")).unwrap(), std::fs::read(&learned).unwrap());
+    assert!(std::path::Path::new(&csv).is_file() && !std::path::Path::new(&path("again/learned.flw")).exists());
+    assert_eq!(report(&hil(&port, &["--episodes", "1", "--json"]))["equal"], true);
+    assert_eq!(report(&hil(&port, &["--policy", FURUTA, "--episodes", "1", "--json"]))["policy"], "furuta");
+}
+
+#[test]
+fn what_cannot_be_learned_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run").display().to_string();
+    let port = board(1 << 18, 4096);
+    for (args, code, words) in [
+        (&["--finetune"][..], 2, "critics"),
+        (&["--finetune", "--policy", FURUTA], 2, "critics"),
+        (&["--finetune", "--policy", FURUTA_CRITIC, "--mode", "none"], 2, "adam, lean, all or last"),
+        (&["--finetune", "--policy", FURUTA_CRITIC, "--set", "finetune.depth=1"], 2, "finetune.depth"),
+        (&["--finetune", "--policy", FURUTA_CRITIC, "--set", "finetune.discount=1"], 2, "discount is out of range"),
+        (&["--seconds", "5"], 2, "--finetune"),
+        (&["--set", "finetune.batch=8"], 2, "env.KEY=NUMBER"),
+        (&["--finetune", "--csv", "nowhere/learning.csv"], 2, "nowhere/learning.csv"),
+    ] {
+        let output = hil(&port, &[args, &["--out", &out][..if args.contains(&"--finetune") { 2 } else { 0 }]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(code) && said.contains(words), "{args:?}: {said}");
+    }
+    // Room for the policy, and not for a learner beside it.
+    let size = std::fs::metadata(FURUTA_CRITIC).unwrap().len() as usize;
+    let port = board(size + 50_000, 4096);
+    let said = refusal(&hil(&port, &["--finetune", "--policy", FURUTA_CRITIC, "--out", &out]), 1);
+    assert!(said.contains("words of memory"), "{said}");
 }
 
 #[test]

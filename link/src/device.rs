@@ -11,14 +11,22 @@
 //! inside the artefact's range whatever came in. What a controller has beside them is the robot's: limits of rate and jerk,
 //! plausible ranges, the deadline, control periods between decisions. The sizes of [`flowlet::control::Controller`] are in
 //! types, those of an upload are not known before it comes.
+//!
+//! A board that is asked to learn does so on the artefact that decides, in the room for uploads, until an upload begins.
 
-use crate::frame::{self, Counters, Header, Receiver, VERSION};
+mod pupil;
+mod talk;
+
+use crate::frame::{self, Counters, Header, Receiver};
+use crate::learning::{End, Learn, Learning, Sample};
 use crate::message::{self, Action, Begin, Builder, Info, Name, Place, Refusal, Reset, kind};
-use core::fmt::{self, Write};
+use core::fmt;
 use flowlet::control::{Fault, Gate, Limits, Reason, State, Status, Supervisor, Tolerance};
 use flowlet::policy::{ActionRange, Artefact, Policy, PolicyError, PolicyScratch};
+use pupil::{Pupil, Room};
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
+use talk::{Failure, Talk, Verdict};
 use zerocopy::IntoBytes;
 
 /// What the service needs of a board.
@@ -39,6 +47,8 @@ pub trait Port {
     fn periods(&mut self) -> u32;
     /// Does `work` and counts its ticks.
     fn measure<R>(&mut self, work: impl FnOnce() -> R) -> (R, u32);
+    /// How learning goes, as often as the PC is told: for a log.
+    fn learning(&mut self, _: &Learning) {}
 }
 
 /// Memory that a board lends the service.
@@ -82,186 +92,6 @@ impl fmt::Display for Unfit {
 }
 
 impl core::error::Error for Unfit {}
-
-/// Why a request is answered with an error, with the sentence that goes with it.
-enum Failure {
-    Plain(Refusal),
-    Said(Refusal, &'static str),
-    Artefact(Unfit),
-}
-
-impl Failure {
-    fn refusal(&self) -> Refusal {
-        match self {
-            Self::Plain(refusal) | Self::Said(refusal, _) => *refusal,
-            Self::Artefact(Unfit::Room { .. }) => Refusal::Room,
-            Self::Artefact(_) => Refusal::Artefact,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plain(refusal) => refusal.fmt(f),
-            Self::Said(_, sentence) => f.write_str(sentence),
-            Self::Artefact(unfit) => unfit.fmt(f),
-        }
-    }
-}
-
-/// A sentence in bytes, cut where the room ends.
-struct Sentence<'o>(&'o mut [u8], usize);
-
-impl Write for Sentence<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for character in text.chars() {
-            let mut bytes = [0; 4];
-            let bytes = character.encode_utf8(&mut bytes).as_bytes();
-            let place = self.0.get_mut(self.1..).and_then(|rest| rest.get_mut(..bytes.len())).ok_or(fmt::Error)?;
-            place.copy_from_slice(bytes);
-            self.1 += bytes.len();
-        }
-        Ok(())
-    }
-}
-
-/// The conversation: who speaks, what was answered last.
-struct Talk<const FRAME: usize, const WIRE: usize> {
-    board: Name<16>,
-    ticks_per_second: u32,
-    session: Option<u16>,
-    /// Number of the request that was carried out last.
-    last: u32,
-    payload: [u8; FRAME],
-    reply: [u8; WIRE],
-    reply_len: usize,
-    telemetry: u32,
-    /// Those that the receiver does not count.
-    counters: Counters,
-}
-
-/// What becomes of a request.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    Execute,
-    Repeat,
-    Ignore,
-    Foreign,
-}
-
-impl<const FRAME: usize, const WIRE: usize> Talk<FRAME, WIRE> {
-    /// Longest payload both ways.
-    const PAYLOAD: usize = {
-        assert!(FRAME >= frame::frame_len(128), "a frame must have room for a payload of 128 bytes");
-        let payload = FRAME - frame::frame_len(0);
-        assert!(payload <= u16::MAX as usize, "a payload has at most 65535 bytes");
-        assert!(WIRE >= frame::wire_len(payload), "the room for an answer must be frame::wire_len(payload)");
-        payload
-    };
-
-    fn new(board: &str, ticks_per_second: u32) -> Self {
-        Self {
-            board: Name::new(board),
-            ticks_per_second,
-            session: None,
-            last: 0,
-            payload: [0; FRAME],
-            reply: [0; WIRE],
-            reply_len: 0,
-            telemetry: 0,
-            counters: Counters::default(),
-        }
-    }
-
-    fn judge(&mut self, header: Header) -> Verdict {
-        let count = &mut self.counters;
-        let stale = |count: &mut Counters| {
-            count.stale = count.stale.wrapping_add(1);
-            Verdict::Ignore
-        };
-        // A line that echoes gives the board's own answers back.
-        if header.kind >= kind::ANSWER {
-            return stale(count);
-        }
-        if header.version != VERSION {
-            return Verdict::Foreign;
-        }
-        if header.kind == kind::HELLO && self.session != Some(header.session) {
-            self.session = Some(header.session);
-            self.last = header.sequence;
-            return Verdict::Execute;
-        }
-        if self.session != Some(header.session) {
-            return stale(count);
-        }
-        match header.sequence.wrapping_sub(self.last) {
-            0 => {
-                count.repeated = count.repeated.wrapping_add(1);
-                Verdict::Repeat
-            }
-            ahead if ahead <= u32::MAX / 2 => {
-                count.lost = count.lost.wrapping_add(ahead - 1);
-                self.last = header.sequence;
-                Verdict::Execute
-            }
-            _ => stale(count),
-        }
-    }
-
-    /// Tells a PC that speaks another version so. The stored answer stays, since its request may come again.
-    fn reject_version(&mut self, port: &mut impl Port, to: Header) {
-        const PAYLOAD: usize = 64;
-        self.counters.refused = self.counters.refused.wrapping_add(1);
-        let (mut payload, mut wire) = ([0; PAYLOAD], [0; frame::wire_len(PAYLOAD)]);
-        let [code, room @ ..] = &mut payload;
-        *code = Refusal::Version as u8;
-        let mut sentence = Sentence(room, 0);
-        let _ = write!(sentence, "{}", Refusal::Version);
-        let length = 1 + sentence.1;
-        let header = Header::new(kind::ERROR, to.session, to.sequence);
-        let written = frame::encode(header, payload.get(..length).unwrap_or_default(), &mut wire).unwrap_or(0);
-        port.write(wire.get(..written).unwrap_or_default());
-    }
-
-    /// Sends the answer whose payload was written to `self.payload`, and keeps it for a repetition.
-    fn answer(&mut self, port: &mut impl Port, to: Header, result: Result<usize, Failure>) {
-        let (kind, length) = match result {
-            Ok(length) => (to.kind | kind::ANSWER, length),
-            Err(failure) => {
-                self.counters.refused = self.counters.refused.wrapping_add(1);
-                let [code, room @ ..] = &mut self.payload[..] else { return };
-                *code = failure.refusal() as u8;
-                let room_len = room.len().min(Self::PAYLOAD - 1);
-                let mut sentence = Sentence(room.get_mut(..room_len).unwrap_or_default(), 0);
-                // What is cut off of a sentence is missing, nothing else.
-                let _ = write!(sentence, "{failure}");
-                (kind::ERROR, 1 + sentence.1)
-            }
-        };
-        let header = Header::new(kind, to.session, to.sequence);
-        let payload = self.payload.get(..length).unwrap_or_default();
-        self.reply_len = frame::encode(header, payload, &mut self.reply).unwrap_or(0);
-        self.repeat(port);
-    }
-
-    fn repeat(&self, port: &mut impl Port) {
-        port.write(self.reply.get(..self.reply_len).unwrap_or_default());
-    }
-
-    fn send_telemetry(&mut self, port: &mut impl Port, channel: u8, values: &[f32; 3]) {
-        const PAYLOAD: usize = 1 + 4 * 3;
-        let (mut payload, mut wire) = ([0; PAYLOAD], [0; frame::wire_len(PAYLOAD)]);
-        let header = Header::new(kind::TELEMETRY, self.session.unwrap_or(0), self.telemetry);
-        let written = Builder::new(&mut payload).bytes(&[channel]).floats(values).finish();
-        if written.is_some()
-            && let Some(length) = frame::encode(header, &payload, &mut wire)
-        {
-            self.telemetry = self.telemetry.wrapping_add(1);
-            port.write(wire.get(..length).unwrap_or_default());
-        }
-    }
-}
 
 /// Where the policy that decides lies: in flash, or at one end of the room for uploads.
 #[derive(Clone, Copy)]
@@ -318,6 +148,17 @@ struct Episode {
     total: u64,
 }
 
+impl Episode {
+    /// The payload of the telemetry frame.
+    fn telemetry(&self) -> [u8; 13] {
+        let mean = self.total / u64::from(self.decisions.max(1));
+        let mut payload = [0; 13];
+        let values = [self.decisions as f32, self.worst as f32, mean as f32];
+        let _ = Builder::new(&mut payload).bytes(&[message::TELEMETRY_DECISIONS]).floats(&values).finish();
+        payload
+    }
+}
+
 /// Checks an artefact for this board: format, room, self-test. The scratch is left prepared for it.
 fn admit<'b>(bytes: &'b [u8], scratch: &mut [f32], payload: usize) -> Result<Policy<'b>, Unfit> {
     let artefact = Artefact::new(bytes).map_err(|error| Unfit::Policy(PolicyError::Artefact(error)))?;
@@ -365,47 +206,113 @@ pub fn serve<P: Port, const FRAME: usize, const WIRE: usize>(
     let mut receiver = Receiver::<FRAME>::new();
     let mut talk = Talk::<FRAME, WIRE>::new(board, P::TICKS_PER_SECOND);
     let mut slot = Slot::Flash;
-    let mut committed = None;
+    let mut next = None;
     loop {
         let (bytes, staging) = slot.split(flash, memory.uploads);
         let policy = admit(bytes, memory.scratch, Talk::<FRAME, WIRE>::PAYLOAD)?;
-        let mut service = Service { policy, crc: frame::crc32(bytes), slot, scratch: memory.scratch, staging };
-        if let Some(header) = committed {
-            let length = service.info(&mut talk);
-            talk.answer(port, header, length);
-        }
-        match service.run(&mut receiver, &mut talk, port) {
-            Some((next, header)) => {
-                slot = next;
-                committed = Some(header);
+        let crc = frame::crc32(bytes);
+        // Until another policy takes over.
+        loop {
+            let staging = &mut *staging;
+            let mut service = Service { policy, crc, slot, scratch: &mut *memory.scratch, staging, pupil: None };
+            let asked = match next.take() {
+                Some((header, Next::Learn(learn))) => lesson(service, (header, learn), &mut receiver, &mut talk, port),
+                asked => service.run(asked, &mut receiver, &mut talk, port),
+            };
+            next = match asked {
+                Some(asked) => Some(asked),
+                None => return Ok(()),
+            };
+            if let Some((_, Next::Policy(place))) = next {
+                slot = place;
+                break;
             }
-            None => return Ok(()),
         }
     }
 }
 
-/// One policy in service.
-struct Service<'a> {
-    policy: Policy<'a>,
+/// A stretch of service in which the board learns, in the room for uploads. Apart, so that a board that never does needs no
+/// stack for it.
+#[inline(never)]
+fn lesson<P: Port, const FRAME: usize, const WIRE: usize>(
+    service: Service<'_, '_>,
+    (header, learn): (Header, Learn),
+    receiver: &mut Receiver<FRAME>,
+    talk: &mut Talk<FRAME, WIRE>,
+    port: &mut P,
+) -> Option<(Header, Next)> {
+    let Service { policy, crc, slot, scratch, staging, .. } = service;
+    match Pupil::new(&policy, learn, staging) {
+        Ok(mut pupil) => {
+            let pupil = Some(&mut pupil);
+            let mut service = Service { policy, crc, slot, scratch, staging: &mut [], pupil };
+            service.run(Some((header, Next::Learn(learn))), receiver, talk, port)
+        }
+        Err(failure) => {
+            talk.answer(port, header, Err(failure));
+            Some((header, Next::Answered))
+        }
+    }
+}
+
+/// What ends one stretch of service, and is answered by the one after it.
+#[derive(Clone, Copy)]
+enum Next {
+    /// Another policy decides.
+    Policy(Slot),
+    /// The room for uploads becomes the learner's.
+    Learn(Learn),
+    /// The learner's memory becomes room for uploads.
+    Upload(Begin),
+    /// Nothing: it was answered already.
+    Answered,
+}
+
+/// One policy in service, that learns or not.
+struct Service<'a, 'b> {
+    policy: Policy<'b>,
     crc: u32,
     slot: Slot,
     scratch: &'a mut [f32],
+    /// Room for uploads; none while the policy learns.
     staging: &'a mut [u32],
+    pupil: Option<&'a mut Pupil<'b>>,
 }
 
-impl Service<'_> {
-    /// Until another policy takes over (its place and the request that asked for it) or the port ends the service.
+impl Service<'_, '_> {
+    /// Answers what was `asked` before, then serves until a request ends this stretch of service or the port ends all.
     fn run<P: Port, const FRAME: usize, const WIRE: usize>(
         &mut self,
+        asked: Option<(Header, Next)>,
         receiver: &mut Receiver<FRAME>,
         talk: &mut Talk<FRAME, WIRE>,
         port: &mut P,
-    ) -> Option<(Slot, Header)> {
+    ) -> Option<(Header, Next)> {
         let (mut episode, mut upload) = (None, None);
         port.stop_periods();
+        if let Some((header, next)) = asked
+            && !matches!(next, Next::Answered)
+        {
+            let result = match next {
+                Next::Answered => Ok(0),
+                Next::Policy(_) => self.info(talk),
+                Next::Upload(begin) => self.begin(begin).map(|begun| {
+                    upload = Some(begun);
+                    0
+                }),
+                Next::Learn(_) => {
+                    let begun = self.pupil.as_ref().and_then(|pupil| pupil.begun(&mut talk.payload));
+                    begun.ok_or(Failure::Plain(Refusal::Room))
+                }
+            };
+            talk.answer(port, header, result);
+        }
         loop {
             let Some(byte) = port.read() else {
                 starve(&mut episode, port);
+                if self.pupil.as_mut().is_some_and(|pupil| pupil.slice()) {
+                    continue;
+                }
                 if !port.idle() {
                     return None;
                 }
@@ -428,27 +335,62 @@ impl Service<'_> {
             let result = match header.kind {
                 kind::OBSERVATION => {
                     starve(&mut episode, port);
-                    self.decide(talk, payload, episode.as_mut(), port)
+                    self.decide(talk, payload, episode.as_mut(), port, false)
+                }
+                kind::SAMPLE => {
+                    starve(&mut episode, port);
+                    self.sample(talk, payload, &mut episode, port)
                 }
                 kind::HELLO => self.info(talk),
                 kind::RESET => self.reset(payload, port).map(|begun| {
+                    self.pupil.iter_mut().for_each(|pupil| pupil.cut());
                     episode = Some(begun);
                     0
                 }),
-                kind::BEGIN => self.begin(payload).map(|begun| {
-                    upload = Some(begun);
-                    0
-                }),
+                kind::BEGIN => match Begin::read(payload) {
+                    Some(begin) if self.pupil.is_some() => return Some((header, Next::Upload(begin))),
+                    Some(begin) => self.begin(begin).map(|begun| {
+                        upload = Some(begun);
+                        0
+                    }),
+                    None => Err(Failure::Plain(Refusal::Length)),
+                },
+                kind::LEARN => match Learn::read(payload) {
+                    // One that cannot be is refused before anything is given up for it.
+                    Some(learn) => {
+                        let found = self.pupil.as_ref().map_or(self.staging.len(), |pupil| pupil.room());
+                        match Room::of(&self.policy, &learn).and_then(|room| room.check(found)) {
+                            Ok(()) => return Some((header, Next::Learn(learn))),
+                            Err(failure) => Err(failure),
+                        }
+                    }
+                    None => Err(Failure::Said(
+                        Refusal::Learning,
+                        "the constants have another form than this board's: flash the firmware of this release",
+                    )),
+                },
+                kind::SNAPSHOT => match (&mut self.pupil, &episode) {
+                    (None, _) => Err(Failure::Plain(Refusal::NotLearning)),
+                    (_, Some(_)) => Err(Failure::Plain(Refusal::NotAtRest)),
+                    (Some(pupil), None) => pupil.snapshot(payload, &mut talk.payload),
+                },
+                kind::PARAMETERS => match self.pupil.as_ref().and_then(|pupil| pupil.taken()) {
+                    Some(bytes) => piece_of(bytes, payload, Talk::<FRAME, WIRE>::PAYLOAD, &mut talk.payload),
+                    None => Err(Failure::Plain(Refusal::NotLearning)),
+                },
                 kind::CHUNK => self.chunk(payload, upload.as_mut()),
                 kind::ABORT => {
                     upload = None;
                     Ok(0)
                 }
                 kind::COMMIT => match self.commit(upload.take(), Talk::<FRAME, WIRE>::PAYLOAD) {
-                    Ok(slot) => return Some((slot, header)),
+                    Ok(slot) => return Some((header, Next::Policy(slot))),
                     Err(failure) => Err(failure),
                 },
-                kind::READ => self.read(talk, payload),
+                kind::READ => {
+                    let bytes = self.policy.artefact().bytes();
+                    piece_of(bytes, payload, Talk::<FRAME, WIRE>::PAYLOAD, &mut talk.payload)
+                }
                 kind::COUNT => {
                     let Counters { repeated, lost, stale, refused, .. } = talk.counters;
                     let counters = Counters { repeated, lost, stale, refused, ..receiver.counters };
@@ -457,15 +399,22 @@ impl Service<'_> {
                 _ => Err(Failure::Plain(Refusal::Kind)),
             };
             talk.answer(port, header, result);
-            if let Some(episode) = &episode
-                && header.kind == kind::OBSERVATION
-                && before != Some(episode.decisions)
-                && episode.reset.telemetry != 0
-                && episode.decisions % episode.reset.telemetry == 0
+            let decided = episode.as_ref().filter(|episode| before.is_some_and(|before| before != episode.decisions));
+            if header.kind == kind::OBSERVATION {
+                let due = |episode: &&Episode| {
+                    let every = episode.reset.telemetry;
+                    every != 0 && episode.decisions.is_multiple_of(every)
+                };
+                if let Some(episode) = decided.filter(due) {
+                    talk.send_telemetry(port, &episode.telemetry());
+                }
+            } else if header.kind == kind::SAMPLE
+                && let Some(pupil) = &self.pupil
+                && (decided.is_some() || before.is_some() && episode.is_none())
+                && let Some(learning) = pupil.telemetry(episode.is_none())
             {
-                let mean = episode.total / u64::from(episode.decisions.max(1));
-                let values = [episode.decisions as f32, episode.worst as f32, mean as f32];
-                talk.send_telemetry(port, message::TELEMETRY_DECISIONS, &values);
+                talk.send_telemetry(port, &learning.bytes());
+                port.learning(&learning);
             }
         }
     }
@@ -517,12 +466,40 @@ impl Service<'_> {
         }
     }
 
+    /// What the last decision led to, and the next one where there is one; where there is none the board is at rest.
+    fn sample<const FRAME: usize, const WIRE: usize>(
+        &mut self,
+        talk: &mut Talk<FRAME, WIRE>,
+        payload: &[u8],
+        episode: &mut Option<Episode>,
+        port: &mut impl Port,
+    ) -> Result<usize, Failure> {
+        let pupil = self.pupil.as_mut().ok_or(Failure::Plain(Refusal::NotLearning))?;
+        let under_way = episode.as_mut().ok_or(Failure::Plain(Refusal::NoEpisode))?;
+        let sample = Sample::read(payload).ok_or(Failure::Plain(Refusal::Length))?;
+        let no_room = || Failure::Plain(Refusal::Room);
+        let (observation, action, _) = carve(&self.policy, self.scratch).ok_or_else(no_room)?;
+        if sample.end == End::GoesOn && sample.observation().len() != 4 * observation.len() {
+            return Err(Failure::Plain(Refusal::Length));
+        }
+        pupil.learn(&sample, action);
+        if sample.end == End::GoesOn {
+            return self.decide(talk, sample.observation(), Some(under_way), port, true);
+        }
+        let status = status(&self.policy, &under_way.supervisor);
+        *episode = None;
+        port.stop_periods();
+        Action::write(status, 0, &[], &mut talk.payload).ok_or_else(no_room)
+    }
+
+    /// A decision: the policy's, or that of the weights whose turn it is where the board learns.
     fn decide<const FRAME: usize, const WIRE: usize>(
         &mut self,
         talk: &mut Talk<FRAME, WIRE>,
         payload: &[u8],
         episode: Option<&mut Episode>,
         port: &mut impl Port,
+        learns: bool,
     ) -> Result<usize, Failure> {
         let episode = episode.ok_or(Failure::Plain(Refusal::NoEpisode))?;
         let no_room = || Failure::Plain(Refusal::Room);
@@ -535,8 +512,11 @@ impl Service<'_> {
         let sample = bad.map_or(Fault::NONE, |channel| Fault::at(Reason::NotFinite, channel));
         let (mut decided, mut ticks) = (false, 0);
         if episode.supervisor.begin(false, sample) == State::Running {
-            let act = || self.policy.act(observation, &mut episode.noise, &mut memory, action);
-            let (result, taken) = port.measure(act);
+            let pupil = self.pupil.as_mut().filter(|_| learns);
+            let (result, taken) = port.measure(|| match pupil {
+                Some(pupil) => pupil.decide(&self.policy, observation, &mut memory, action),
+                None => self.policy.act(observation, &mut episode.noise, &mut memory, action),
+            });
             ticks = taken;
             decided = result.is_ok();
             if decided {
@@ -553,11 +533,13 @@ impl Service<'_> {
         pass(self.policy.artefact(), action);
         episode.supervisor.end(false, decided);
         let status = status(&self.policy, &episode.supervisor);
+        if let Some(pupil) = self.pupil.as_mut().filter(|_| learns) {
+            pupil.done(&status);
+        }
         Action::write(status, ticks, action, &mut talk.payload).ok_or_else(no_room)
     }
 
-    fn begin(&mut self, payload: &[u8]) -> Result<Upload, Failure> {
-        let begin = Begin::read(payload).ok_or(Failure::Plain(Refusal::Length))?;
+    fn begin(&mut self, begin: Begin) -> Result<Upload, Failure> {
         let (needed, found) = (begin.length as usize, self.staging.len() * 4);
         if needed == 0 || needed > found {
             return Err(Failure::Artefact(Unfit::Room { what: "bytes of room for uploads", needed, found }));
@@ -618,18 +600,15 @@ impl Service<'_> {
             }
         }
     }
+}
 
-    fn read<const FRAME: usize, const WIRE: usize>(
-        &self,
-        talk: &mut Talk<FRAME, WIRE>,
-        payload: &[u8],
-    ) -> Result<usize, Failure> {
-        let (offset, length) = message::read_request(payload).ok_or(Failure::Plain(Refusal::Length))?;
-        let bytes = self.policy.artefact().bytes().get(offset as usize..).unwrap_or_default();
-        let bytes = bytes.get(..usize::from(length).min(Talk::<FRAME, WIRE>::PAYLOAD - 4)).unwrap_or(bytes);
-        let written = Builder::new(&mut talk.payload).bytes(&offset.to_le_bytes()).bytes(bytes).finish();
-        written.ok_or(Failure::Plain(Refusal::Room))
-    }
+/// The bytes that a read asks for: as many as exist and fit a frame.
+fn piece_of(bytes: &[u8], asked: &[u8], payload: usize, out: &mut [u8]) -> Result<usize, Failure> {
+    let (offset, length) = message::read_request(asked).ok_or(Failure::Plain(Refusal::Length))?;
+    let bytes = bytes.get(offset as usize..).unwrap_or_default();
+    let bytes = bytes.get(..usize::from(length).min(payload - 4)).unwrap_or(bytes);
+    let written = Builder::new(out).bytes(&offset.to_le_bytes()).bytes(bytes).finish();
+    written.ok_or(Failure::Plain(Refusal::Room))
 }
 
 /// Holds an action to the artefact's range; what is no number becomes the action nearest to zero.

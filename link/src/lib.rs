@@ -5,7 +5,7 @@
 //! episode, and with it every bit of its return, stays what it is on a perfect line.
 //!
 //! * [`frame`]: bytes to frames and back: COBS, CRC-32, resynchronisation, counters.
-//! * [`message`]: what frames carry.
+//! * [`message`]: what frames carry; [`learning`]: what those of learning carry.
 //! * [`device`]: the board's side, over any serial line that implements [`device::Port`].
 //!
 //! Guarantees: `no_std`, no allocation, no panics on any input; memory is bounded by sizes in types. Deterministic: an
@@ -16,4 +16,5 @@
 
 pub mod device;
 pub mod frame;
+pub mod learning;
 pub mod message;

@@ -27,17 +27,29 @@ pub mod kind {
     pub const READ: u8 = 8;
     /// Asks for the board's [`Counters`](crate::frame::Counters), as eight `u32`.
     pub const COUNT: u8 = 9;
+    /// Begins to learn; [`Learn`](crate::learning::Learn). Answered by the bytes of RAM and the parameters of the network.
+    pub const LEARN: u8 = 10;
+    /// What the last decision led to, and the observation for the next; [`Sample`](crate::learning::Sample). Answered by
+    /// [`Action`](super::Action).
+    pub const SAMPLE: u8 = 11;
+    /// Takes the parameters down of those who play; answered by their length in bytes and CRC-32.
+    pub const SNAPSHOT: u8 = 12;
+    /// Asks for bytes of what was taken down: as [`READ`].
+    pub const PARAMETERS: u8 = 13;
     /// Added to a request's kind it is the kind of its answer; from here on no kind is a request.
     pub const ANSWER: u8 = 0x80;
-    /// Sent by the board unasked, with a sequence of its own: channel `u8`, then `f32`s.
+    /// Sent by the board unasked, with a sequence of its own: channel `u8`, then fields of four bytes, `f32`s but for those of
+    /// [`Learning`](crate::learning::Learning).
     pub const TELEMETRY: u8 = 0xc0;
     /// The answer to a request that cannot be carried out: a [`Refusal`](super::Refusal), then a sentence.
     pub const ERROR: u8 = 0xfe;
 }
 
-/// The channel of [`kind::TELEMETRY`] that this version defines: decisions of the episode so far, most and mean ticks
-/// of a decision.
+/// A channel of [`kind::TELEMETRY`]: decisions of the episode so far, most and mean ticks of a decision.
 pub const TELEMETRY_DECISIONS: u8 = 0;
+
+/// A channel of [`kind::TELEMETRY`]: how learning goes, [`Learning`](crate::learning::Learning).
+pub const TELEMETRY_LEARNING: u8 = 1;
 
 /// Why a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +70,21 @@ pub enum Refusal {
     Room = 6,
     /// The artefact is refused: damaged, of another format, or it fails its self-test.
     Artefact = 7,
+    /// The policy cannot be learned from, or with these constants.
+    Learning = 8,
+    /// There is no learner, or nothing was taken down.
+    NotLearning = 9,
+    /// An episode is under way.
+    NotAtRest = 10,
 }
 
 impl Refusal {
     /// The refusal with this code.
     pub fn from_code(code: u8) -> Option<Self> {
         use Refusal::*;
-        [Version, Kind, Length, NoEpisode, Order, Room, Artefact].into_iter().find(|r| *r as u8 == code)
+        [Version, Kind, Length, NoEpisode, Order, Room, Artefact, Learning, NotLearning, NotAtRest]
+            .into_iter()
+            .find(|r| *r as u8 == code)
     }
 }
 
@@ -78,6 +98,9 @@ impl fmt::Display for Refusal {
             Self::Order => "a piece of the upload is out of order",
             Self::Room => "the artefact does not fit the board",
             Self::Artefact => "the artefact is refused",
+            Self::Learning => "the policy cannot be learned from so",
+            Self::NotLearning => "nothing is learned on the board",
+            Self::NotAtRest => "an episode is under way on the board",
         })
     }
 }
@@ -85,32 +108,36 @@ impl fmt::Display for Refusal {
 impl core::error::Error for Refusal {}
 
 /// Reads fields from front to back.
-struct Fields<'a>(&'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_le_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(crate) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(crate) fn u64(&mut self) -> Option<u64> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn end(&self) -> Option<()> {
+    pub(crate) fn f32(&mut self) -> Option<f32> {
+        self.take().map(f32::from_le_bytes)
+    }
+
+    pub(crate) fn end(&self) -> Option<()> {
         self.0.is_empty().then_some(())
     }
 }
@@ -466,6 +493,6 @@ mod tests {
                 assert!(refusal.to_string().len() > 10);
             }
         }
-        assert_eq!((0..=255).filter_map(Refusal::from_code).count(), 7);
+        assert_eq!((0..=255).filter_map(Refusal::from_code).count(), 10);
     }
 }

@@ -586,7 +586,7 @@ fn any_requests_are_survived() {
             if rng.next_u32() % 2 == 0 {
                 payload.iter_mut().skip(1).for_each(|b| *b = if *b < 200 { 0 } else { *b });
             }
-            let kind = (rng.next_u32() % 12) as u8;
+            let kind = (rng.next_u32() % 15) as u8;
             match rng.next_u32() % 8 {
                 0 => payload.truncate(8),
                 1 => payload.truncate(16),

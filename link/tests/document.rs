@@ -34,6 +34,10 @@ fn kinds_and_codes_are_those_of_the_page() {
         (kind::ABORT, "Abort"),
         (kind::READ, "Read"),
         (kind::COUNT, "Count"),
+        (kind::LEARN, "Learn"),
+        (kind::SAMPLE, "Sample"),
+        (kind::SNAPSHOT, "Snapshot"),
+        (kind::PARAMETERS, "Parameters"),
     ] {
         assert!(PAGE.contains(&format!("\n| {number} | {name} |")), "{name}");
     }

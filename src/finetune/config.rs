@@ -49,8 +49,15 @@ pub struct Config {
     pub warmup: u32,
     /// Standard deviation of the noise on a learner's action, in `[-1, 1]` units.
     pub exploration: f32,
-    /// Of so many runs of 16 transitions one is kept.
-    pub thinning: u32,
+    /// How much of that noise stays from one decision to the next, 0 to below 1: what is new is scaled so that the deviation
+    /// stays.
+    pub correlation: f32,
+    /// Decisions that an entry of the replay ring stands for, of which it has the first and the sum of the rewards.
+    pub stride: u32,
+    /// Entries that a temporal-difference target looks ahead, where as many follow one another.
+    pub horizon: u32,
+    /// The most that a slice of an update takes, in instructions of a Cortex-M4F; at least [`least_slice`](super::least_slice).
+    pub slice: u32,
 }
 
 /// Why there can be no learner.
@@ -68,6 +75,13 @@ pub enum LearnerError {
     Steps,
     /// A constant of the configuration is out of range.
     Config(&'static str),
+    /// A slice is shorter than the largest piece that nothing cuts.
+    Slice {
+        /// Instructions that it takes.
+        least: u32,
+        /// Instructions of a slice.
+        found: u32,
+    },
     /// The memory is shorter than these sizes need.
     Memory {
         /// Words needed.
@@ -78,6 +92,48 @@ pub enum LearnerError {
 }
 
 impl Config {
+    /// Adam and 2,000 transitions, deltas of low rank, for rewards of a decision up to 1.
+    pub const ADAM: Self = Self {
+        actor: Trained::LowRank(1),
+        critic: Trained::LowRank(4),
+        optimiser: Optimiser::Adam,
+        transitions: 2000,
+        storage: Storage::I16,
+        batch: 16,
+        actor_batch: 4,
+        candidates: 8,
+        critic_rate: 2e-3,
+        actor_rate: 1e-3,
+        gradient_limit: 10.0,
+        discount: 0.99,
+        target_rate: 0.015,
+        acting_rate: 0.015,
+        temperature: 0.1,
+        spread: 0.3,
+        reward_limit: 1.0,
+        every: 6,
+        warmup: 500,
+        exploration: 0.2,
+        correlation: 0.8,
+        stride: 4,
+        horizon: 3,
+        slice: 20_000,
+    };
+
+    /// With moments of 16 bits and 500 transitions.
+    pub const LEAN: Self =
+        Self { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(3), ..Self::ADAM };
+
+    /// Every layer: for chips with more RAM.
+    pub const ALL: Self = Self { actor: Trained::All, critic: Trained::All, ..Self::ADAM };
+
+    /// The last layers alone, to compare with.
+    pub const LAST: Self = Self { actor: Trained::Last(1), critic: Trained::Last(1), ..Self::ADAM };
+
+    /// All of these, by name.
+    pub const MODES: [(&str, Self); 4] =
+        [("adam", Self::ADAM), ("lean", Self::LEAN), ("all", Self::ALL), ("last", Self::LAST)];
+
     /// Names the first constant that is out of range.
     pub fn check(&self) -> Result<(), LearnerError> {
         let positive = |x: f32| (1e-9..=1e6).contains(&x);
@@ -97,7 +153,9 @@ impl Config {
             (positive(self.spread), "spread"),
             (positive(self.reward_limit), "reward_limit"),
             ((0.0..=1.0).contains(&self.exploration), "exploration"),
-            ((1..=1024).contains(&self.thinning), "thinning"),
+            ((0.0..1.0).contains(&self.correlation), "correlation"),
+            ((1..=64).contains(&self.stride), "stride"),
+            ((1..=64).contains(&self.horizon), "horizon"),
             (self.every >= 1, "every"),
         ] {
             if !ok {
@@ -122,6 +180,9 @@ impl core::fmt::Display for LearnerError {
                 f.write_str("only a policy of one step from Gaussian noise can be fine-tuned: `distill` makes one")
             }
             Self::Config(name) => write!(f, "the learner's {name} is out of range"),
+            Self::Slice { least, found } => {
+                write!(f, "a slice of {found} instructions is too short for the learner: these sizes need {least}")
+            }
             Self::Memory { expected, found } => {
                 write!(f, "the learner needs {expected} words of memory, and there are {found}")
             }

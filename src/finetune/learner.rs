@@ -6,12 +6,15 @@
 //! up to, sets the critics back to the factory's and the actor to the delta that was kept ([`Learner::resets`] counts); what
 //! acts stays.
 
+#[cfg(test)]
+mod tests;
 mod update;
 
 use super::config::{Config, LearnerError};
 use super::memory::{Layout, Place};
 use super::optimiser::Clock;
 use super::replay::{After, Cursor, Replay, Ring};
+use super::slice::{Budget, Cut, least_slice};
 use super::trained::{Network, Perceptron};
 use crate::flow::{Plan, Source};
 use crate::math;
@@ -23,6 +26,7 @@ use update::Counter;
 
 /// What the last update reported.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Report {
     /// Mean absolute temporal-difference error.
     pub td_error: f32,
@@ -31,6 +35,12 @@ pub struct Report {
     /// Mean effective number of candidates.
     pub effective: f32,
 }
+
+/// What the seed of an actor's first delta differs by from that of all else.
+const STREAM: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// No entry under way.
+const EMPTY: (u32, f32, f32) = (0, 0.0, 1.0);
 
 /// A delta to go on from.
 #[derive(Debug, Clone, Copy)]
@@ -52,12 +62,20 @@ pub struct Learner<'a, M> {
     normalizer: Normalizer<'a>,
     range: ActionRange<'a>,
     value_limit: f32,
+    /// Discount of an entry of the ring.
+    discount: f32,
+    /// Decisions of the entry under way, the sum of their rewards and the discount of the next.
+    begun: (u32, f32, f32),
+    /// Share of new noise in the exploration's.
+    innovation: f32,
     cursor: Cursor,
+    seed: u64,
     rng: Xoshiro128PlusPlus,
+    /// Whether the actor goes on from its average, which another delta was copied to.
+    renewed: bool,
     clocks: [Clock; 3],
     at: Counter,
     decisions: u32,
-    recorded: u32,
     updates: u32,
     late: u32,
     resets: u32,
@@ -89,6 +107,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             return Err(LearnerError::Steps);
         }
         config.check()?;
+        let least = least_slice(shape, first.shape(), &config);
+        if config.slice < least {
+            return Err(LearnerError::Slice { least, found: config.slice });
+        }
         let layout = Layout::new(shape, first.shape(), &config);
         let network = |params, shape, trained| Network { shape, trained, factory: params };
         let critic = |params| network(params, Perceptron::critic(first.shape()), config.critic);
@@ -98,7 +120,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             act: layout.act,
             storage: config.storage,
             obs_limit: artefact.normalizer().clip,
-            reward_limit: config.reward_limit,
+            reward_limit: config.reward_limit * config.stride as f32,
         };
         let mut learner = Self {
             config,
@@ -111,12 +133,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             normalizer: *artefact.normalizer(),
             range: *artefact.range(),
             value_limit: config.reward_limit / (1.0 - config.discount),
+            discount: (0..config.stride).fold(1.0, |discount, _| math::flush(discount * config.discount)),
+            begun: EMPTY,
+            innovation: math::sqrt(1.0 - config.correlation * config.correlation),
             cursor: Cursor::default(),
+            seed: seed ^ STREAM,
             rng: Xoshiro128PlusPlus::seed_from_u64(seed),
+            renewed: false,
             clocks: [Clock::START; 3],
             at: Counter::IDLE,
             decisions: 0,
-            recorded: 0,
             updates: 0,
             late: 0,
             resets: 0,
@@ -129,46 +155,54 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         if found < layout.words() {
             return Err(LearnerError::Memory { expected: layout.words(), found });
         }
+        // Whatever was there before: what a learner does depends on nothing but its arguments.
+        learner.memory.as_mut().iter_mut().take(layout.words()).for_each(|word| *word = 0);
         learner.start();
         Ok(learner)
     }
 
     /// Every delta as at the start; the ring keeps its transitions.
     fn start(&mut self) {
+        self.fresh();
         let p = self.layout.carve(self.memory.as_mut());
-        let rng = &mut self.rng;
-        self.actor.start(p.kept, || rng.next_u32());
         copy(p.acting, p.kept);
         copy(p.best, p.kept);
-        self.restart();
-    }
-
-    /// What learns as at the start: the critics the factory's, the actor from the delta that was kept. What acts stays.
-    fn restart(&mut self) {
-        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.average, p.kept);
         let rng = &mut self.rng;
         for (network, critic) in self.critics.iter().zip(p.critics) {
             network.start(critic.delta, || rng.next_u32());
             copy(critic.slow, critic.delta);
             critic.moments.fill(0);
         }
-        self.clocks = [Clock::START; 3];
-        self.go_on_from(Slot::Kept);
+        p.gradient.fill(0.0);
+        self.renew();
     }
 
-    /// The actor learns on from this delta; an update under way is dropped.
+    /// The factory's policy is kept. Its numbers are those of the learner's first start, whatever was drawn since.
+    fn fresh(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(self.seed);
+        self.actor.start(p.kept, || rng.next_u32());
+    }
+
+    /// The actor learns on from this delta when the update under way is done: what an update had come to must not tell.
     fn go_on_from(&mut self, slot: Slot) {
         let p = self.layout.carve(self.memory.as_mut());
         let from = match slot {
             Slot::Kept => p.kept,
             Slot::Best => p.best,
         };
-        copy(p.actor, from);
         copy(p.average, from);
+        self.renewed = true;
+    }
+
+    /// The actor learns on from its average.
+    fn renew(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.actor, p.average);
         p.actor_moments.fill(0);
-        p.gradient.fill(0.0);
         self.clocks[2] = Clock::START;
-        self.at = Counter::IDLE;
+        self.renewed = false;
     }
 
     /// Finished updates.
@@ -211,9 +245,19 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         self.layout.delta(Place::Kept, self.memory.as_ref())
     }
 
+    /// The slow average of what learns: the next candidate.
+    pub fn average(&self) -> &[f32] {
+        self.layout.delta(Place::Average, self.memory.as_ref())
+    }
+
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.
     pub fn merge(&self, out: &mut [f32]) {
         self.actor.merge(self.kept(), out);
+    }
+
+    /// The same of the policy that acts: the candidate.
+    pub fn merge_candidate(&self, out: &mut [f32]) {
+        self.actor.merge(self.acting(), out);
     }
 
     /// The average of what was learned so far acts from now on, and stays as it is until the next call: a candidate.
@@ -234,7 +278,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         copy(p.acting, p.best);
     }
 
-    /// Learns on from the best so far; the critics stay. An update under way is dropped.
+    /// Learns on from the best so far; the critics stay.
     pub fn go_back(&mut self) {
         self.go_on_from(Slot::Best);
     }
@@ -245,7 +289,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         copy(p.kept, p.acting);
     }
 
-    /// Acts and learns on from the delta that was kept, or the factory's; the critics stay. An update under way is dropped.
+    /// Acts and learns on from the delta that was kept, or the factory's; the critics stay.
     pub fn roll_back(&mut self) {
         let p = self.layout.carve(self.memory.as_mut());
         copy(p.acting, p.kept);
@@ -266,9 +310,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
 
     /// Keeps, acts and learns on from the factory's policy; the critics stay.
     pub fn forget(&mut self) {
-        let p = self.layout.carve(self.memory.as_mut());
-        let rng = &mut self.rng;
-        self.actor.start(p.kept, || rng.next_u32());
+        self.fresh();
         self.roll_back();
     }
 
@@ -292,6 +334,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             self.close(reward, after);
         } else {
             Replay::new(self.ring, &mut self.cursor, p.ring).cut();
+            self.begun = EMPTY;
             self.refused = self.refused.saturating_add(1);
         }
     }
@@ -316,25 +359,31 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         let obs = self.layout.obs;
         let p = self.layout.carve(self.memory.as_mut());
         let mut replay = Replay::new(self.ring, &mut self.cursor, p.ring);
-        let (state, rest) = p.act_trace.input.split_at_mut_checked(obs).unwrap_or_default();
+        let (begun, mut sum, mut discount) = core::mem::replace(&mut self.begun, EMPTY);
+        let state = p.act_trace.input.get_mut(..obs).unwrap_or_default();
         let finite = p.done.iter().chain([&reward]).all(|x| x.is_finite());
         if self.normalizer.apply(p.seen, state).is_err() || !finite {
             replay.cut();
             self.refused = self.refused.saturating_add(1);
             return;
         }
-        let scaled = rest.get_mut(..self.layout.act).unwrap_or_default();
-        let limits = self.range.low.iter().zip(self.range.high);
-        for ((scaled, a), (low, high)) in scaled.iter_mut().zip(p.done.iter()).zip(limits) {
-            *scaled = math::flush(math::clip(2.0 * (a - low) / (high - low) - 1.0, 1.0));
+        let (first_state, first_action) = p.entry.split_at_mut_checked(obs).unwrap_or_default();
+        if begun == 0 {
+            copy(first_state, state);
+            let limits = self.range.low.iter().zip(self.range.high);
+            for ((scaled, a), (low, high)) in first_action.iter_mut().zip(p.done.iter()).zip(limits) {
+                *scaled = math::flush(math::clip(2.0 * (a - low) / (high - low) - 1.0, 1.0));
+            }
         }
-        // Runs of 16 transitions, of which one in `thinning` is kept.
-        let run = self.recorded / 16 % self.config.thinning;
-        self.recorded = self.recorded.wrapping_add(1);
-        if run == 0 {
-            replay.push(state, scaled, reward, after);
-        } else if self.recorded % 16 == 1 {
-            replay.push(state, scaled, 0.0, After::Unknown);
+        if after != After::Unknown {
+            sum = math::flush(sum + discount * math::clip(reward, self.config.reward_limit));
+            discount = math::flush(discount * self.config.discount);
+        }
+        // An entry whose decisions do not follow on has no successor: only its observation counts, for the one before.
+        if after == After::Next && begun + 1 < self.config.stride {
+            self.begun = (begun + 1, sum, discount);
+        } else {
+            replay.push(first_state, first_action, sum, after);
         }
     }
 
@@ -362,9 +411,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         let (inputs, obs) = (self.actor.shape.inputs, self.layout.obs);
         for step in 0..self.plan.steps {
             place(inputs, obs, latent, self.frequencies, self.plan.node_time(step), p.act_trace.input);
-            for layer in 0..=self.actor.shape.layers {
-                self.actor.forward(layer, delta, &mut p.act_trace);
-            }
+            self.actor.forward(&mut Cut::default(), &mut Budget::whole(), delta, &mut p.act_trace);
             advance(&self.plan, latent, p.act_trace.output);
         }
         clip(&self.plan, latent);
@@ -372,13 +419,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         true
     }
 
-    /// [`act`](Self::act) with the exploration's noise on the action.
+    /// [`act`](Self::act) with the exploration's noise on the action, which goes on from call to call.
     pub fn explore<R: Rng + ?Sized>(&mut self, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
         let done = self.act(observation, rng, action);
+        let wander = self.layout.carve(self.memory.as_mut()).wander;
+        let (kept, fresh) = (self.config.correlation, self.innovation);
         let limits = self.range.low.iter().zip(self.range.high);
-        for (a, (low, high)) in action.iter_mut().zip(limits) {
+        for ((a, wander), (low, high)) in action.iter_mut().zip(wander).zip(limits) {
             let noise = math::box_muller([rng.next_u32(), rng.next_u32()])[0];
-            *a = math::flush((*a + 0.5 * (high - low) * self.config.exploration * noise).clamp(*low, *high));
+            *wander = math::flush(kept * *wander + fresh * noise);
+            *a = math::flush((*a + 0.5 * (high - low) * self.config.exploration * *wander).clamp(*low, *high));
         }
         done
     }

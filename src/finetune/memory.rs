@@ -41,6 +41,7 @@ impl Layout {
         let hidden = max(a.hidden, c.hidden);
         let inputs = max(a.inputs, c.inputs);
         let stacked = max(a.hidden * a.layers, c.hidden * c.layers);
+        let before = if a.is_relu() && c.is_relu() { 0 } else { stacked };
         let inner = max((a.layers + 1) * a.rank(config.actor), (c.layers + 1) * c.rank(config.critic));
         let ring = Ring {
             capacity: config.transitions,
@@ -56,7 +57,7 @@ impl Layout {
             actor: a.delta(config.actor),
             critic: c.delta(config.critic),
             moments: config.optimiser.words(),
-            trace: [inputs, stacked, stacked, inner, max(a.outputs, c.outputs), hidden, max(hidden, inputs)],
+            trace: [inputs, before, stacked, inner, max(a.outputs, c.outputs), hidden, max(hidden, inputs)],
             row: 2 * policy.obs + policy.act + 3,
             rows: config.batch,
             candidates: config.candidates,
@@ -64,21 +65,23 @@ impl Layout {
         }
     }
 
-    const fn trace_words(&self) -> usize {
-        let t = &self.trace;
-        t[0] + t[1] + t[2] + t[3] + t[4] + t[5] + t[6]
+    const fn floats(&self) -> usize {
+        let [input, pre, post, inner, output, upper, lower] = self.trace;
+        self.actor * 5
+            + self.critic * 4
+            + max(self.actor, self.critic)
+            + 2 * (input + post + inner + output)
+            + pre
+            + upper
+            + lower
+            + self.row * self.rows
+            + 2 * self.obs
+            + 7 * self.act
+            + self.candidates * (self.act + 1)
     }
 
     pub(super) const fn words(&self) -> usize {
-        let networks =
-            self.actor * (5 + self.moments) + 2 * self.critic * (2 + self.moments) + max(self.actor, self.critic);
-        networks
-            + 2 * self.trace_words()
-            + self.row * self.rows
-            + self.obs
-            + 5 * self.act
-            + self.candidates * (self.act + 1)
-            + self.ring
+        self.floats() + (self.actor + 2 * self.critic) * self.moments + self.ring
     }
 }
 
@@ -87,6 +90,7 @@ impl Layout {
 pub(super) enum Place {
     Acting = 1,
     Kept = 2,
+    Average = 4,
 }
 
 impl Layout {
@@ -121,6 +125,10 @@ pub(super) struct Parts<'m> {
     /// Observation and action of the decision under way, in the plant's units.
     pub seen: &'m mut [f32],
     pub done: &'m mut [f32],
+    /// Normalised observation and action in `[-1, 1]` of the entry of the ring under way.
+    pub entry: &'m mut [f32],
+    /// The exploration's noise.
+    pub wander: &'m mut [f32],
     /// The latent of a decision.
     pub decided: &'m mut [f32],
     pub noise: &'m mut [f32],
@@ -137,7 +145,7 @@ pub(super) struct CriticParts<'m> {
     pub moments: &'m mut [u32],
 }
 
-fn cut<'m>(rest: &mut &'m mut [u32], n: usize) -> &'m mut [u32] {
+fn cut<'m, T>(rest: &mut &'m mut [T], n: usize) -> &'m mut [T] {
     match core::mem::take(rest).split_at_mut_checked(n) {
         Some((head, tail)) => {
             *rest = tail;
@@ -147,52 +155,55 @@ fn cut<'m>(rest: &mut &'m mut [u32], n: usize) -> &'m mut [u32] {
     }
 }
 
-fn floats<'m>(rest: &mut &'m mut [u32], n: usize) -> &'m mut [f32] {
-    <[f32]>::mut_from_bytes(cut(rest, n).as_mut_bytes()).unwrap_or(&mut [])
-}
-
 impl Layout {
-    fn trace<'m>(&self, m: &mut &'m mut [u32]) -> Trace<'m> {
-        let t = &self.trace;
+    fn trace<'m>(&self, m: &mut &'m mut [f32], back: bool) -> Trace<'m> {
+        let [input, pre, post, inner, output, upper, lower] = self.trace;
+        let of_back = |n: usize| if back { n } else { 0 };
         Trace {
-            input: floats(m, t[0]),
-            pre: floats(m, t[1]),
-            post: floats(m, t[2]),
-            inner: floats(m, t[3]),
-            output: floats(m, t[4]),
-            upper: floats(m, t[5]),
-            lower: floats(m, t[6]),
+            input: cut(m, input),
+            pre: cut(m, of_back(pre)),
+            post: cut(m, post),
+            inner: cut(m, inner),
+            output: cut(m, output),
+            upper: cut(m, of_back(upper)),
+            lower: cut(m, of_back(lower)),
         }
     }
 
+    /// All parts; floats come first, so that words become floats once.
     pub(super) fn carve<'m>(&self, memory: &'m mut [u32]) -> Parts<'m> {
-        let mut m = memory;
-        let critic = |m: &mut &'m mut [u32]| CriticParts {
-            delta: floats(m, self.critic),
-            slow: floats(m, self.critic),
-            moments: cut(m, self.critic * self.moments),
+        let (floats, mut words) = memory.split_at_mut_checked(self.floats()).unwrap_or_default();
+        let mut f = <[f32]>::mut_from_bytes(floats.as_mut_bytes()).unwrap_or(&mut []);
+        let w = &mut words;
+        let critic = |f: &mut &'m mut [f32], w: &mut &'m mut [u32]| CriticParts {
+            delta: cut(f, self.critic),
+            slow: cut(f, self.critic),
+            moments: cut(w, self.critic * self.moments),
         };
+        let f = &mut f;
         Parts {
-            actor: floats(&mut m, self.actor),
-            acting: floats(&mut m, self.actor),
-            kept: floats(&mut m, self.actor),
-            best: floats(&mut m, self.actor),
-            average: floats(&mut m, self.actor),
-            actor_moments: cut(&mut m, self.actor * self.moments),
-            critics: [critic(&mut m), critic(&mut m)],
-            gradient: floats(&mut m, max(self.actor, self.critic)),
-            trace: self.trace(&mut m),
-            act_trace: self.trace(&mut m),
-            rows: floats(&mut m, self.row * self.rows),
-            seen: floats(&mut m, self.obs),
-            done: floats(&mut m, self.act),
-            decided: floats(&mut m, self.act),
-            noise: floats(&mut m, self.act),
-            latent: floats(&mut m, self.act),
-            target: floats(&mut m, self.act),
-            candidates: floats(&mut m, self.candidates * self.act),
-            logits: floats(&mut m, self.candidates),
-            ring: cut(&mut m, self.ring),
+            actor: cut(f, self.actor),
+            acting: cut(f, self.actor),
+            kept: cut(f, self.actor),
+            best: cut(f, self.actor),
+            average: cut(f, self.actor),
+            actor_moments: cut(w, self.actor * self.moments),
+            critics: [critic(f, w), critic(f, w)],
+            gradient: cut(f, max(self.actor, self.critic)),
+            trace: self.trace(f, true),
+            act_trace: self.trace(f, false),
+            rows: cut(f, self.row * self.rows),
+            seen: cut(f, self.obs),
+            done: cut(f, self.act),
+            entry: cut(f, self.obs + self.act),
+            wander: cut(f, self.act),
+            decided: cut(f, self.act),
+            noise: cut(f, self.act),
+            latent: cut(f, self.act),
+            target: cut(f, self.act),
+            candidates: cut(f, self.candidates * self.act),
+            logits: cut(f, self.candidates),
+            ring: cut(w, self.ring),
         }
     }
 }

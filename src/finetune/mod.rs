@@ -14,6 +14,7 @@ mod memory;
 mod optimiser;
 mod replay;
 pub mod session;
+mod slice;
 #[cfg(test)]
 mod tests;
 mod trained;
@@ -23,4 +24,5 @@ pub use learner::{Learner, Report};
 pub use memory::{Fits, words};
 pub use optimiser::{Optimiser, inverse_sqrt};
 pub use replay::{After, Cursor, Replay, Ring, Storage};
+pub use slice::{Budget, Cut, least_slice};
 pub use trained::{Network, Perceptron, Trace, Trained};

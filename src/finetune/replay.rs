@@ -159,6 +159,30 @@ impl<'m> Replay<'m> {
         }
     }
 
+    /// The first numbers of entry `at`, as many as `out` takes.
+    pub fn read(&self, at: usize, out: &mut [f32]) {
+        let numbers = self.ring.numbers();
+        let place = at * numbers..(at + 1) * numbers;
+        match self.ring.storage {
+            Storage::F32 => {
+                let words = self.words.get(place).unwrap_or(&[]);
+                out.iter_mut().zip(words).for_each(|(out, word)| *out = f32::from_bits(*word));
+            }
+            Storage::I16 => {
+                let halves = <[i16]>::ref_from_bytes(self.words.as_bytes()).unwrap_or(&[]);
+                let mut halves = halves.get(place).unwrap_or(&[]).iter();
+                let mut out = out.iter_mut();
+                let ring = &self.ring;
+                for (count, limit) in [(ring.obs, ring.obs_limit), (ring.act, 1.0), (1, ring.reward_limit)] {
+                    let step = limit / STEPS;
+                    for (out, half) in out.by_ref().take(count).zip(halves.by_ref()) {
+                        *out = math::flush(f32::from(*half) * step);
+                    }
+                }
+            }
+        }
+    }
+
     /// What comes after entry `at`.
     pub fn after(&self, at: usize) -> After {
         let word = self.words.get(self.ring.number_words() + at / FLAGS).copied().unwrap_or(0);

@@ -38,7 +38,7 @@ fn reference(shape: &Perceptron, trained: Trained, factory: &[f32], delta: &[f64
             Trained::Bias => false,
         };
         if full {
-            w.iter_mut().zip(&delta[dat..]).for_each(|(w, d)| *w += d);
+            w.copy_from_slice(&delta[dat..dat + rows * cols]);
             dat += rows * cols;
         } else if let Trained::LowRank(r) = trained {
             let r = usize::from(r);
@@ -51,7 +51,7 @@ fn reference(shape: &Perceptron, trained: Trained, factory: &[f32], delta: &[f64
             dat += r * (rows + cols);
         }
         if full || !matches!(trained, Trained::Last(_)) {
-            b.iter_mut().zip(&delta[dat..]).for_each(|(b, d)| *b += d);
+            b.copy_from_slice(&delta[dat..dat + rows]);
             dat += rows;
         }
         let z: Vec<f64> = (0..rows).map(|i| b[i] + (0..cols).map(|j| w[j * rows + i] * h[j]).sum::<f64>()).collect();
@@ -95,9 +95,7 @@ fn gradients_are_those_of_differences() {
                 upper: &mut upper,
                 lower: &mut lower,
             };
-            for l in 0..=shape.layers {
-                network.forward(l, &delta, &mut trace);
-            }
+            network.forward(&mut Cut::default(), &mut Budget::whole(), &delta, &mut trace);
             let wide = |v: &[f32]| -> Vec<f64> { v.iter().map(|v| f64::from(*v)).collect() };
             let (x64, c64, d64) = (wide(&x), wide(&c), wide(&delta));
             let value: f64 = trace.output.iter().zip(&c).map(|(y, c)| f64::from(*y) * f64::from(*c)).sum();
@@ -106,9 +104,7 @@ fn gradients_are_those_of_differences() {
             assert!((value - exact).abs() < 2e-5 * (1.0 + exact.abs()), "{activation:?} {trained:?}");
             trace.upper[..2].copy_from_slice(&c);
             let mut gradient = vec![0.0; delta.len()];
-            for l in (network.first_trained()..=shape.layers).rev() {
-                network.backward(l, &delta, &mut gradient, &mut trace);
-            }
+            network.backward(&mut Cut::default(), &mut Budget::whole(), &delta, &mut gradient, &mut trace);
             for (i, g) in gradient.iter().enumerate() {
                 let shifted = |h: f64| {
                     let mut d = d64.clone();
@@ -132,10 +128,12 @@ fn a_fresh_delta_changes_nothing() {
     let mut delta = vec![1.0; shape.delta(network.trained)];
     network.start(&mut delta, || rng.next_u32());
     assert!(delta.iter().any(|d| *d != 0.0));
-    let zero = vec![0.0; delta.len()];
     let wide = |v: &[f32]| -> Vec<f64> { v.iter().map(|v| f64::from(*v)).collect() };
-    let value = |d: &[f32]| reference(&shape, network.trained, &factory, &wide(d), &[0.3, -0.5, 0.9], &[1.0]);
-    assert_eq!(value(&delta), value(&zero));
+    let value = |trained, d: &[f32]| reference(&shape, trained, &factory, &wide(d), &[0.3, -0.5, 0.9], &[1.0]);
+    assert_eq!(value(network.trained, &delta), value(Trained::Last(0), &[]));
+    let mut merged = vec![0.0; factory.len()];
+    network.merge(&delta, &mut merged);
+    assert_eq!(merged, factory);
 }
 
 #[test]
@@ -281,6 +279,9 @@ fn sixteen_bits_are_off_by_half_a_step_at_most() {
             let bound = limit * (0.5 / 32_767.0 + 3e-7);
             assert!((replay.get(at, place) - value.clamp(-limit, limit)).abs() <= bound, "{place} {value}");
         }
+        let mut all = [0.0; 6];
+        replay.read(at, &mut all);
+        assert_eq!(all.to_vec(), (0..6).map(|place| replay.get(at, place)).collect::<Vec<_>>());
     }
     let mut replay = Replay::new(ring, &mut cursor, &mut words);
     replay.push(&[f32::NAN, f32::INFINITY, -1e30], &[1.0, -1.0], f32::MAX, After::Next);
@@ -376,13 +377,26 @@ pub(super) fn config() -> Config {
         every: 2,
         warmup: 0,
         exploration: 0.3,
-        thinning: 1,
+        correlation: 0.0,
+        stride: 1,
+        horizon: 1,
+        slice: 20_000,
     }
 }
 
 /// A task whose best action is 1 in units of the plant: reward -(a - 1)^2, the observation tells nothing. Returns the
 /// learner's acting delta, and what it does on average.
-fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, mut slices: impl FnMut() -> u32) -> (Vec<u32>, f32, u32) {
+fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, slices: impl FnMut() -> u32) -> (Vec<u32>, f32, u32) {
+    bandit_with(config, reward, slices, |_, _| ())
+}
+
+/// The same, with what `between` does before a decision.
+fn bandit_with(
+    config: Config,
+    reward: impl Fn(u32, f32) -> f32,
+    mut slices: impl FnMut() -> u32,
+    between: impl Fn(u32, &mut Learner<'_, Vec<u32>>),
+) -> (Vec<u32>, f32, u32) {
     let bytes = factory(16);
     let artefact = Artefact::new(zerocopy::IntoBytes::as_bytes(&bytes[..])).unwrap();
     let shapes = (*artefact.velocity().shape(), *artefact.critics().next().unwrap().shape());
@@ -392,6 +406,7 @@ fn bandit(config: Config, reward: impl Fn(u32, f32) -> f32, mut slices: impl FnM
     let mut observation = [0.0; 2];
     for decision in 0..3000 {
         learner.pulse();
+        between(decision, &mut learner);
         learner.promote();
         assert!(learner.explore(&observation, &mut noise, &mut action));
         assert!((-2.0..=2.0).contains(&action[0]));
@@ -418,15 +433,31 @@ fn square(_: u32, a: f32) -> f32 {
     -(a - 1.0) * (a - 1.0)
 }
 
+/// Nor on where in an update the learner is told to go on from another delta, nor on where it diverges.
 #[test]
 fn the_bits_do_not_depend_on_the_slicing() {
-    let (unsliced, ..) = bandit(config(), square, || 0);
-    let mut schedule = rng(12);
-    let (sliced, ..) = bandit(config(), square, || schedule.next_u32() % 700);
-    let (one, ..) = bandit(config(), square, || 1);
-    assert!(unsliced.iter().any(|bits| *bits != 0));
-    assert_eq!(unsliced, sliced);
-    assert_eq!(unsliced, one);
+    let between = |decision: u32, learner: &mut Learner<'_, Vec<u32>>| match decision % 500 {
+        130 | 131 => learner.hold(),
+        260 | 273 => learner.go_back(),
+        371 => learner.keep(),
+        490 | 401 => learner.roll_back(),
+        499 if decision > 2000 => learner.forget(),
+        _ => {}
+    };
+    let wild = Config { critic_rate: 1e3, gradient_limit: 1e6, optimiser: Optimiser::Momentum, ..config() };
+    for (config, diverges) in [(config(), false), (wild, true)] {
+        let play = |slice: u32, slices: &mut dyn FnMut() -> u32| {
+            bandit_with(Config { slice, ..config }, square, slices, between)
+        };
+        let (unsliced, _, resets) = play(u32::MAX, &mut || 0);
+        assert!(unsliced.iter().any(|bits| *bits != 0));
+        assert_eq!(resets > 0, diverges);
+        let mut schedule = rng(12);
+        for (slice, most) in [(5000, 60), (8000, 1), (20_000, 2), (5000, 9)] {
+            let sliced = play(slice, &mut || schedule.next_u32() % (most + 1));
+            assert_eq!((&sliced.0, sliced.2), (&unsliced, resets), "{slice} {most}");
+        }
+    }
 }
 
 /// With every optimiser and every choice of what is trained the policy finds the best action.
@@ -465,9 +496,9 @@ fn wrong_rewards_do_no_more_than_mislead() {
         let (bits, mean, _) = bandit(config(), reward, || 0);
         assert!(bits.iter().all(|b| f32::from_bits(*b).is_finite()) && mean.is_finite(), "reward {i}");
     }
-    let (bits, ..) = bandit(config(), |_, _| f32::NAN, || 0);
-    // Nothing was learned: the acting delta is a fresh one, whose biases and U are zero.
-    assert!(bits.iter().filter(|b| **b == 0).count() > bits.len() / 2);
+    // Nothing was learned: the acting delta is that of an actor that does not move.
+    let (fresh, ..) = bandit(Config { warmup: u32::MAX, ..config() }, square, || 0);
+    assert_eq!(bandit(config(), |_, _| f32::NAN, || 0).0, fresh);
 }
 
 /// Rates that no network stands blow the values up; the deltas are set back, and the policy goes on deciding.
@@ -500,12 +531,15 @@ fn what_does_not_fit_is_named() {
     let artefact = Artefact::new(zerocopy::IntoBytes::as_bytes(&bytes[..])).unwrap();
     let short = Learner::new(&artefact, config(), 7, vec![0u32; 100]).unwrap_err();
     assert!(matches!(short, LearnerError::Memory { expected, found: 100 } if expected > 100));
+    let error = Learner::new(&artefact, Config { slice: 1000, ..config() }, 7, vec![0u32; 20_000]).unwrap_err();
+    let LearnerError::Slice { least, found: 1000 } = error else { panic!("{error}") };
+    assert!(Learner::new(&artefact, Config { slice: least, ..config() }, 7, vec![0u32; 20_000]).is_ok());
     for bad in [
         Config { candidates: 33, ..config() },
         Config { batch: 0, ..config() },
         Config { actor_rate: f32::NAN, ..config() },
         Config { discount: 1.0, ..config() },
-        Config { thinning: 0, ..config() },
+        Config { stride: 0, ..config() },
     ] {
         assert!(matches!(Learner::new(&artefact, bad, 7, vec![0u32; 20_000]).unwrap_err(), LearnerError::Config(_)));
     }

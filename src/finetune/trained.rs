@@ -1,16 +1,20 @@
 //! What is trained: a network is the factory's parameters, which stay in flash, plus a delta in RAM.
 //!
-//! A layer computes `W x + dW x + b + db`, with `dW` a full matrix, a product `U V` of rank `r`, or nothing, as [`Trained`]
-//! says. `U` starts at zero, so a fresh delta changes nothing. Forward and backward pass go layer by layer, so that a
-//! caller can stop between any two of them. No panics, no allocation; sums in a fixed order and under the subnormal rule, so
-//! the same bits everywhere.
+//! A layer computes `W x + U V x + b`: what is trained of it, as [`Trained`] says, is `b`, with `W` or with a product `U V` of
+//! rank `r`. `W` and `b` are in RAM where they are trained, and in flash where not. They start as the factory's, and `U` at
+//! zero, so a fresh delta changes nothing. Forward and backward pass stop wherever a [`Budget`] ends, at
+//! any column of any layer, and go on there. No panics, no allocation; sums in a fixed order, wherever it stopped, and under
+//! the subnormal rule, so the same bits everywhere.
 //!
 //! Cost of a layer of `m` rows and `n` columns: `m n` multiply-accumulates forward and `m n` backward for the factory's
-//! part; a full delta adds `m n` forward and `2 m n` backward, one of rank `r` adds `r (m + n)` and `3 r (m + n)`.
+//! part; training it in full adds `m n` backward, a product of rank `r` adds `r (m + n)` and `3 r (m + n)`. Columns
+//! whose input is zero, as that of a ReLU which does not fire, are left out, in both directions.
 
+use super::slice::{Budget, Cut};
 use crate::math;
-use crate::net::kernel::{gemv_add, gemv_transposed};
+use crate::net::kernel::{self, gemv_add, gemv_add_relu, gemv_add_sparse};
 use crate::net::{Activation, CriticShape, VelocityShape, dense_params};
+use core::ops::Range;
 
 /// Which numbers of a network are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,23 +119,22 @@ impl Perceptron {
         most
     }
 
-    /// Largest number of multiply-accumulates of one layer, forward or backward.
-    pub const fn layer_macs(&self, trained: Trained) -> usize {
-        let (mut l, mut most) = (0, 0);
-        while l <= self.layers {
-            let (rows, columns) = self.size(l);
-            let macs = rows * columns
-                + match self.kind(trained, l) {
-                    Kind::None | Kind::Bias => rows,
-                    Kind::Full => 2 * rows * columns + rows,
-                    Kind::Rank(r) => 3 * r * (rows + columns) + rows,
-                };
-            if macs > most {
-                most = macs;
-            }
-            l += 1;
+    /// Rows of dense layer `l`.
+    pub(super) const fn rows(&self, l: usize) -> usize {
+        self.size(l).0
+    }
+
+    /// Rank of the delta of dense layer `l`; zero where it is none.
+    pub(super) const fn rank_of(&self, trained: Trained, l: usize) -> usize {
+        match self.kind(trained, l) {
+            Kind::Rank(r) => r,
+            _ => 0,
         }
-        most
+    }
+
+    /// Whether a hidden value tells its derivative: what a ReLU keeps has slope one.
+    pub(super) const fn is_relu(&self) -> bool {
+        matches!(self.activation, Activation::Relu)
     }
 }
 
@@ -145,6 +148,15 @@ enum Kind {
 }
 
 impl Kind {
+    /// Numbers of `V`, or of the layer's own matrix, and of `U`.
+    const fn matrices(self, rows: usize, columns: usize) -> (usize, usize) {
+        match self {
+            Self::None | Self::Bias => (0, 0),
+            Self::Full => (rows * columns, 0),
+            Self::Rank(r) => (r * columns, rows * r),
+        }
+    }
+
     const fn numbers(self, rows: usize, columns: usize) -> usize {
         match self {
             Self::None => 0,
@@ -155,16 +167,15 @@ impl Kind {
     }
 }
 
-/// A layer's numbers: the factory's and its delta's.
+/// A layer's numbers: the factory's, or the delta's in their place.
 struct Layer<'w> {
     weights: &'w [f32],
     bias: &'w [f32],
     kind: Kind,
-    /// `V`, or the full delta.
+    /// `V`.
     inner: &'w [f32],
     /// `U`.
     outer: &'w [f32],
-    bias_delta: &'w [f32],
 }
 
 /// The factory's parameters and what is trained of them; the delta itself comes with every call.
@@ -178,12 +189,12 @@ pub struct Network<'a> {
     pub factory: &'a [f32],
 }
 
-/// What a pass keeps of each layer: the values before the activation, those after it, and `V x`.
+/// What a pass keeps of each layer: the values before the activation, unless that is ReLU, those after it, and `V x`.
 #[derive(Debug)]
 pub struct Trace<'s> {
     /// Inputs of the network.
     pub input: &'s mut [f32],
-    /// Before the activation, `layers * hidden`.
+    /// Before the activation, `layers * hidden`; empty in a network of ReLU, and where no backward pass follows.
     pub pre: &'s mut [f32],
     /// After it, `layers * hidden`.
     pub post: &'s mut [f32],
@@ -212,51 +223,86 @@ impl<'a> Network<'a> {
         let (rows, columns) = self.shape.size(l);
         let kind = self.shape.kind(self.trained, l);
         let of = |slice: &'w [f32], from: usize, n: usize| slice.get(from..from + n).unwrap_or(&[]);
+        let (inner, outer) = kind.matrices(rows, columns);
+        let (owner, start) = if kind == Kind::Full { (delta, at) } else { (self.factory, base) };
+        let weights = of(owner, start, rows * columns);
+        let bias = match kind {
+            Kind::None => of(self.factory, base + rows * columns, rows),
+            _ => of(delta, at + inner + outer, rows),
+        };
         let (inner, outer) = match kind {
-            Kind::None | Kind::Bias => (0, 0),
-            Kind::Full => (rows * columns, 0),
-            Kind::Rank(r) => (r * columns, rows * r),
+            Kind::Rank(_) => (of(delta, at, inner), of(delta, at + inner, outer)),
+            _ => (&[][..], &[][..]),
         };
-        let layer = Layer {
-            weights: of(self.factory, base, rows * columns),
-            bias: of(self.factory, base + rows * columns, rows),
-            kind,
-            inner: of(delta, at, inner),
-            outer: of(delta, at + inner, outer),
-            bias_delta: of(delta, at + inner + outer, if kind == Kind::None { 0 } else { rows }),
-        };
-        (layer, at)
+        (Layer { weights, bias, kind, inner, outer }, at)
     }
 
-    /// Dense layer `l` forward: from the trace's values below it to those above it, the outputs for the last.
-    pub fn forward(&self, l: usize, delta: &[f32], trace: &mut Trace<'_>) {
-        let (h, rank) = (self.shape.hidden, self.shape.rank(self.trained));
+    /// The forward pass from `cut` on, as far as `left` goes; whether it is through, and `cut` at the start again.
+    pub fn forward(&self, cut: &mut Cut, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> bool {
+        while cut.layer <= self.shape.layers {
+            if self.forward_layer(cut, left, delta, trace).is_none() {
+                return false;
+            }
+            *cut = Cut { layer: cut.layer + 1, ..Cut::default() };
+        }
+        *cut = Cut::default();
+        true
+    }
+
+    /// Dense layer `cut.layer` forward, from the trace's values below it to those above it, the outputs for the last;
+    /// `None` where the budget ends before.
+    fn forward_layer(&self, cut: &mut Cut, left: &mut Budget, delta: &[f32], trace: &mut Trace<'_>) -> Option<()> {
+        let (l, h, rank) = (cut.layer, self.shape.hidden, self.shape.rank(self.trained));
+        let (rows, columns) = self.shape.size(l);
         let (layer, _) = self.layer(l, delta);
         let (below, above) = trace.post.split_at_mut_checked(l * h).unwrap_or_default();
         let x: &[f32] = if l == 0 { trace.input } else { below.get((l - 1) * h..).unwrap_or(&[]) };
         let last = l == self.shape.layers;
-        let y = if last { &mut *trace.output } else { trace.pre.get_mut(l * h..(l + 1) * h).unwrap_or_default() };
-        y.iter_mut().zip(layer.bias).for_each(|(y, b)| *y = *b);
-        for (y, db) in y.iter_mut().zip(layer.bias_delta) {
-            *y = math::flush_bias(*y + db);
-        }
-        gemv_add(layer.weights, x, y);
-        match layer.kind {
-            Kind::None | Kind::Bias => {}
-            Kind::Full => gemv_add(layer.inner, x, y),
-            Kind::Rank(r) => {
-                let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
-                z.fill(0.0);
-                gemv_add(layer.inner, x, z);
-                z.iter_mut().for_each(|z| *z = math::flush(*z));
-                gemv_add(layer.outer, z, y);
+        let y = if last { &mut *trace.output } else { above };
+        let y = y.get_mut(..rows).unwrap_or_default();
+        let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
+        let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
+        let relu = self.shape.is_relu() && !last;
+        while cut.part < 4 {
+            let cost = self.shape.forward_cost(cut.part, rows, r);
+            let units = match cut.part {
+                0 => columns,
+                1 if r > 0 => columns,
+                2 => r,
+                3 if !last && !relu => rows,
+                _ => 0,
+            };
+            let range = left.units(&mut cut.at, units, cost)?;
+            let through = cut.at >= units;
+            let inputs = x.get(range.clone()).unwrap_or(&[]);
+            match cut.part {
+                0 => {
+                    if range.start == 0 {
+                        copy(y, layer.bias);
+                        z.fill(0.0);
+                    }
+                    gemv_add_sparse(columns_of(layer.weights, &range, rows), inputs, y, relu && through && r == 0);
+                }
+                1 if r > 0 => gemv_add_sparse(columns_of(layer.inner, &range, r), inputs, z, false),
+                2 if r > 0 => {
+                    let z = z.get_mut(range.clone()).unwrap_or_default();
+                    z.iter_mut().for_each(|z| *z = math::flush(*z));
+                    let outer = columns_of(layer.outer, &range, rows);
+                    if relu && through { gemv_add_relu(outer, z, y) } else { gemv_add(outer, z, y) }
+                }
+                3 if !last && !relu => {
+                    let post = y.get_mut(range.clone()).unwrap_or_default();
+                    copy(trace.pre.get_mut(l * h + range.start..l * h + range.end).unwrap_or_default(), post);
+                    post.iter_mut().for_each(|post| *post = math::flush(*post));
+                    self.shape.activation.apply(post);
+                }
+                _ => {}
+            }
+            if through {
+                (cut.part, cut.at) = (cut.part + 1, 0);
             }
         }
-        if !last {
-            let post = above.get_mut(..h).unwrap_or_default();
-            post.iter_mut().zip(y.iter()).for_each(|(post, pre)| *post = math::flush(*pre));
-            self.shape.activation.apply(post);
-        }
+        Some(())
     }
 
     /// Number of dense layers below which nothing is trained, so that a backward pass can stop there.
@@ -264,59 +310,122 @@ impl<'a> Network<'a> {
         (0..=self.shape.layers).find(|l| self.shape.kind(self.trained, *l) != Kind::None).unwrap_or(0)
     }
 
-    /// Dense layer `l` backward: from the gradient at its outputs (`trace.upper`; before the activation) it adds the
-    /// delta's gradient to `gradient` and leaves the gradient at the layer below in `trace.upper`.
-    pub fn backward(&self, l: usize, delta: &[f32], gradient: &mut [f32], trace: &mut Trace<'_>) {
-        let (h, rank) = (self.shape.hidden, self.shape.rank(self.trained));
+    /// The backward pass from `cut` on, as far as `left` goes; whether it is through, and `cut` at the start again.
+    ///
+    /// It begins with the gradient at the outputs in `trace.upper`, and adds the delta's gradient to `gradient`. The layers of
+    /// `cut` are counted from the last.
+    pub fn backward(
+        &self,
+        cut: &mut Cut,
+        left: &mut Budget,
+        delta: &[f32],
+        gradient: &mut [f32],
+        trace: &mut Trace<'_>,
+    ) -> bool {
+        while cut.layer + self.first_trained() <= self.shape.layers {
+            if self.backward_layer(cut, left, delta, gradient, trace).is_none() {
+                return false;
+            }
+            *cut = Cut { layer: cut.layer + 1, ..Cut::default() };
+        }
+        *cut = Cut::default();
+        true
+    }
+
+    /// A dense layer backward, from the gradient at its outputs, before the activation, to that at the layer below, both in
+    /// `trace.upper`; `None` where the budget ends before.
+    fn backward_layer(
+        &self,
+        cut: &mut Cut,
+        left: &mut Budget,
+        delta: &[f32],
+        gradient: &mut [f32],
+        trace: &mut Trace<'_>,
+    ) -> Option<()> {
+        let (l, h) = (self.shape.layers.saturating_sub(cut.layer), self.shape.hidden);
+        let rank = self.shape.rank(self.trained);
         let (rows, columns) = self.shape.size(l);
         let (layer, at) = self.layer(l, delta);
+        let r = if let Kind::Rank(r) = layer.kind { r } else { 0 };
         let numbers = layer.kind.numbers(rows, columns);
         let gradient = gradient.get_mut(at..at + numbers).unwrap_or_default();
+        let (of_inner, of_outer) = layer.kind.matrices(rows, columns);
+        let (inner, rest) = gradient.split_at_mut_checked(of_inner).unwrap_or_default();
+        let (outer, bias) = rest.split_at_mut_checked(of_outer).unwrap_or_default();
         let x: &[f32] = if l == 0 { trace.input } else { trace.post.get((l - 1) * h..l * h).unwrap_or(&[]) };
-        let upper = trace.upper.get_mut(..rows).unwrap_or_default();
+        let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
         let below = l > self.first_trained();
-        let lower = trace.lower.get_mut(..columns).unwrap_or_default();
-        if below {
-            gemv_transposed(layer.weights, upper, lower);
-        }
-        match layer.kind {
-            Kind::None => {}
-            Kind::Bias => add(gradient, upper),
-            Kind::Full => {
-                let (weights, bias) = gradient.split_at_mut_checked(rows * columns).unwrap_or_default();
-                outer_add(weights, upper, x);
-                add(bias, upper);
-                if below {
-                    for (lower, column) in lower.iter_mut().zip(layer.inner.chunks_exact(rows)) {
-                        *lower += dot(column, upper);
+        while cut.part < 4 {
+            let cost = self.shape.backward_cost(cut.part, rows, r);
+            let units = match (cut.part, layer.kind) {
+                (0, _) => 1,
+                (1, Kind::Rank(r)) => r,
+                (2, Kind::Full | Kind::Rank(_)) => columns,
+                (2 | 3, _) if below => columns,
+                _ => 0,
+            };
+            let range = left.units(&mut cut.at, units, cost)?;
+            let upper = trace.upper.get_mut(..if cut.part == 3 { columns } else { rows }).unwrap_or_default();
+            match cut.part {
+                0 => add(bias, upper),
+                1 => {
+                    let pairs = layer
+                        .outer
+                        .chunks_exact(rows.max(1))
+                        .zip(outer.chunks_exact_mut(rows.max(1)))
+                        .zip(z.iter_mut());
+                    for ((u, gradient), z) in pairs.skip(range.start).take(range.len()) {
+                        add_scaled(gradient, upper, *z);
+                        // From here on z holds the gradient at V x.
+                        *z = math::flush(dot(u, upper));
+                    }
+                }
+                2 => {
+                    let x = x.get(range.clone()).unwrap_or(&[]);
+                    let y: &[f32] = if r > 0 { z } else { upper };
+                    let lower = trace.lower.get_mut(range.clone()).unwrap_or_default();
+                    if below {
+                        let weights = columns_of(layer.weights, &range, rows);
+                        if self.shape.is_relu() {
+                            // One that does not fire lets no gradient through.
+                            kernel::gemv_transposed_sparse(weights, upper, x, lower);
+                        } else {
+                            kernel::gemv_transposed(weights, upper, lower);
+                        }
+                    }
+                    if of_inner > 0 {
+                        let gradient = columns_of_mut(inner, &range, y.len()).chunks_exact_mut(y.len().max(1));
+                        gradient.zip(x).filter(|(_, x)| **x != 0.0).for_each(|(g, x)| add_scaled(g, y, *x));
+                    }
+                    if below && r > 0 {
+                        let columns = columns_of(layer.inner, &range, r).chunks_exact(r).zip(x).zip(lower);
+                        for ((column, x), lower) in columns {
+                            if *x != 0.0 || !self.shape.is_relu() {
+                                *lower += dot(column, y);
+                            }
+                        }
+                    }
+                }
+                _ => {
+                    let (pre, lower) = (trace.pre.get((l.max(1) - 1) * h..).unwrap_or(&[]), &*trace.lower);
+                    for j in range {
+                        let slope = match pre.get(j) {
+                            // The sums of those that do not fire are zero.
+                            _ if self.shape.is_relu() => 1.0,
+                            Some(pre) => self.shape.activation.derivative(*pre),
+                            None => 0.0,
+                        };
+                        if let (Some(upper), Some(lower)) = (upper.get_mut(j), lower.get(j)) {
+                            *upper = math::flush(*lower * slope);
+                        }
                     }
                 }
             }
-            Kind::Rank(r) => {
-                let (inner, rest) = gradient.split_at_mut_checked(r * columns).unwrap_or_default();
-                let (outer, bias) = rest.split_at_mut_checked(rows * r).unwrap_or_default();
-                let z = trace.inner.get_mut(l * rank..l * rank + r).unwrap_or_default();
-                outer_add(outer, upper, z);
-                add(bias, upper);
-                // From here on z holds the gradient at V x.
-                for (z, column) in z.iter_mut().zip(layer.outer.chunks_exact(rows)) {
-                    *z = math::flush(dot(column, upper));
-                }
-                outer_add(inner, z, x);
-                if below {
-                    for (lower, column) in lower.iter_mut().zip(layer.inner.chunks_exact(r)) {
-                        *lower += dot(column, z);
-                    }
-                }
+            if cut.at >= units {
+                (cut.part, cut.at) = (cut.part + 1, 0);
             }
         }
-        if below {
-            let pre = trace.pre.get((l.max(1) - 1) * h..).unwrap_or(&[]);
-            let upper = trace.upper.get_mut(..columns).unwrap_or_default();
-            for ((upper, lower), pre) in upper.iter_mut().zip(lower.iter()).zip(pre) {
-                *upper = math::flush(*lower * self.shape.activation.derivative(*pre));
-            }
-        }
+        Some(())
     }
 
     /// Writes the factory's parameters with the delta added, which is a network of its own; its sums are rounded otherwise
@@ -331,33 +440,46 @@ impl<'a> Network<'a> {
             let (weights, bias) = here.split_at_mut_checked(rows * columns).unwrap_or_default();
             match layer.kind {
                 Kind::None | Kind::Bias => {}
-                Kind::Full => add(weights, layer.inner),
+                Kind::Full => copy(weights, layer.weights),
                 Kind::Rank(r) => {
                     let columns = weights.chunks_exact_mut(rows.max(1)).zip(layer.inner.chunks_exact(r.max(1)));
                     columns.for_each(|(column, v)| gemv_add(layer.outer, v, column));
                 }
             }
             weights.iter_mut().for_each(|w| *w = math::flush(*w));
-            add(bias, layer.bias_delta);
-            bias.iter_mut().for_each(|b| *b = math::flush_bias(*b));
+            copy(bias, layer.bias);
             at += rows * columns + rows;
         }
     }
 
-    /// A fresh delta: everything zero but `V`, whose numbers are uniform with variance one over the inputs.
-    pub fn start(&self, delta: &mut [f32], mut random: impl FnMut() -> u32) {
-        delta.fill(0.0);
-        let mut at = 0;
+    /// A fresh delta, which changes nothing: the factory's numbers, `U` zero, and `V` uniform with variance one over the
+    /// inputs.
+    pub fn start(&self, delta: &mut [f32], random: impl FnMut() -> u32) {
+        self.start_numbers(0..delta.len(), delta, random);
+    }
+
+    /// Some numbers of it; those before them come first.
+    pub fn start_numbers(&self, numbers: Range<usize>, delta: &mut [f32], mut random: impl FnMut() -> u32) {
+        let (mut at, mut base) = (0, 0);
         for l in 0..=self.shape.layers {
             let (rows, columns) = self.shape.size(l);
             let kind = self.shape.kind(self.trained, l);
-            if let Kind::Rank(r) = kind {
-                let bound = math::sqrt(3.0 / columns as f32);
-                for v in delta.iter_mut().skip(at).take(r * columns) {
-                    *v = math::flush(bound * math::symmetric_uniform(random()));
+            let (inner, outer) = kind.matrices(rows, columns);
+            let end = at + kind.numbers(rows, columns);
+            let bound = math::sqrt(3.0 / columns as f32);
+            for i in numbers.start.max(at)..numbers.end.min(end) {
+                let of_matrices = i - at < inner + outer;
+                let value = match kind {
+                    Kind::Rank(_) if i - at < inner => math::flush(bound * math::symmetric_uniform(random())),
+                    Kind::Rank(_) if of_matrices => 0.0,
+                    Kind::Full if of_matrices => self.factory.get(base + i - at).copied().unwrap_or(0.0),
+                    _ => self.factory.get(base + rows * columns + i - at - inner - outer).copied().unwrap_or(0.0),
+                };
+                if let Some(number) = delta.get_mut(i) {
+                    *number = value;
                 }
             }
-            at += kind.numbers(rows, columns);
+            (at, base) = (end, base + rows * columns + rows);
         }
     }
 }
@@ -366,15 +488,34 @@ fn add(sum: &mut [f32], x: &[f32]) {
     sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
 }
 
-/// `m += y x^T` for a column-major `m` of `y.len()` rows.
-fn outer_add(m: &mut [f32], y: &[f32], x: &[f32]) {
-    for (column, x) in m.chunks_exact_mut(y.len().max(1)).zip(x) {
-        if *x != 0.0 {
-            column.iter_mut().zip(y).for_each(|(m, y)| *m += y * x);
-        }
+fn copy(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
+/// Lengths from which on a kernel is worth its call.
+const SHORT: usize = 12;
+
+/// `sum += x y`.
+#[inline]
+fn add_scaled(sum: &mut [f32], x: &[f32], y: f32) {
+    if x.len() < SHORT {
+        sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x * y);
+    } else {
+        gemv_add(x, &[y], sum);
     }
 }
 
+/// The sum of the products.
+#[inline]
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b)
+    if a.len() < SHORT { a.iter().zip(b).fold(0.0, |sum, (a, b)| sum + a * b) } else { kernel::dot(a, b) }
+}
+
+/// Some columns of a matrix.
+fn columns_of<'w>(w: &'w [f32], columns: &Range<usize>, rows: usize) -> &'w [f32] {
+    w.get(columns.start * rows..columns.end * rows).unwrap_or(&[])
+}
+
+fn columns_of_mut<'w>(w: &'w mut [f32], columns: &Range<usize>, rows: usize) -> &'w mut [f32] {
+    w.get_mut(columns.start * rows..columns.end * rows).unwrap_or_default()
 }

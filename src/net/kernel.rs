@@ -38,7 +38,32 @@ fn fits(w: &[f32], bias: &[f32], rows: usize, columns: usize) -> bool {
 /// Exactly `y.len() * x.len()` multiply-accumulates; none where `w` is too short.
 #[inline]
 pub fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-    machine::gemv_add(w, x, y);
+    machine::gemv_add(w, x, y, false);
+}
+
+/// `y = relu(y + W x)`, otherwise as [`gemv_add`].
+#[inline]
+pub(crate) fn gemv_add_relu(w: &[f32], x: &[f32], y: &mut [f32]) {
+    machine::gemv_add(w, x, y, true);
+}
+
+/// [`gemv_add`], or [`gemv_add_relu`], without the columns whose input is zero: for inputs that a ReLU has passed.
+///
+/// Leaving them out changes no bit of a sum that is not -0 at its start, where the weights are finite.
+#[inline]
+pub(crate) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
+    machine::gemv_add_sparse(w, x, y, relu);
+}
+
+/// The sum of the products of two slices, in their order, as far as the shorter goes.
+#[inline]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sum = [0.0];
+    let n = a.len().min(b.len());
+    if let (Some(a), Some(b)) = (a.get(..n), b.get(..n)) {
+        machine::gemv_add(a, b, &mut sum, false);
+    }
+    sum[0]
 }
 
 /// `y = W x + bias` for a column-major `W` of `y.len()` rows and `x.len()` columns.
@@ -127,6 +152,19 @@ pub(crate) fn gemv_transposed(w: &[f32], y: &[f32], x: &mut [f32]) {
     }
 }
 
+/// [`gemv_transposed`] for the columns whose mask is not zero, and zero for the others: the gradient below a ReLU, whose
+/// outputs are the mask.
+pub(crate) fn gemv_transposed_sparse(w: &[f32], y: &[f32], mask: &[f32], x: &mut [f32]) {
+    #[cfg(flowlet_vfp)]
+    assembly::gemv_transposed_sparse(w, y, mask, x);
+    #[cfg(not(flowlet_vfp))]
+    if fits(w, mask, x.len(), y.len()) {
+        for ((column, mask), x) in w.chunks_exact(y.len().max(1)).zip(mask).zip(x) {
+            *x = if *mask == 0.0 { 0.0 } else { column.iter().zip(y).fold(0.0, |sum, (weight, y)| sum + weight * y) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -161,9 +199,39 @@ mod tests {
             assert_eq!(y, expected, "{rows} x {columns}");
             dense_relu(w, x, &bias, &mut mapped);
             assert_eq!(mapped, expected.iter().map(|sum| relu(*sum)).collect::<Vec<_>>(), "{rows} x {columns}");
-            let mut y = bias.clone();
+            let (mut y, mut mapped_sum) = (bias.clone(), bias.clone());
             gemv_add(w, x, &mut y);
             assert_eq!(y, expected, "{rows} x {columns}");
+            gemv_add_relu(w, x, &mut mapped_sum);
+            assert_eq!(mapped_sum, mapped, "{rows} x {columns}");
+        }
+    }
+
+    #[test]
+    fn columns_of_zero_inputs_change_no_bit() {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(6);
+        for (rows, columns) in shapes() {
+            let (w, mut x, bias) =
+                (random(rows * columns, &mut rng), random(columns, &mut rng), random(rows, &mut rng));
+            for (i, x) in x.iter_mut().enumerate() {
+                *x = [*x, 0.0, *x, -0.0, 0.0][(i + rows) % 5];
+            }
+            let (mut expected, mut y, mut mapped) = (bias.clone(), bias.clone(), bias.clone());
+            scalar::dense(&w, &x, &bias, &mut expected);
+            gemv_add_sparse(&w, &x, &mut y, false);
+            let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&y), bits(&expected), "{rows} x {columns}");
+            gemv_add_sparse(&w, &x, &mut mapped, true);
+            assert_eq!(mapped, expected.iter().map(|sum| relu(*sum)).collect::<Vec<_>>(), "{rows} x {columns}");
+        }
+    }
+
+    #[test]
+    fn a_dot_product_is_the_sum_in_order() {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(7);
+        for n in [0, 1, 3, 4, 7, 64, 65] {
+            let (a, b) = (random(n, &mut rng), random(n + 2, &mut rng));
+            assert_eq!(dot(&a, &b), a.iter().zip(&b).fold(0.0, |sum, (a, b)| sum + a * b));
         }
     }
 
@@ -242,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn masked_columns_of_a_transpose_are_zero_and_the_others_have_its_bits() {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(8);
+        for (rows, columns) in shapes().filter(|(_, columns)| *columns > 0) {
+            let (w, y, mut mask) =
+                (random(rows * columns, &mut rng), random(rows, &mut rng), random(columns, &mut rng));
+            mask.iter_mut().step_by(3).for_each(|mask| *mask = 0.0);
+            let (mut all, mut some) = (std::vec![0.5; columns], std::vec![0.5; columns]);
+            gemv_transposed(&w, &y, &mut all);
+            gemv_transposed_sparse(&w, &y, &mask, &mut some);
+            all.iter_mut().zip(&mask).filter(|(_, mask)| **mask == 0.0).for_each(|(x, _)| *x = 0.0);
+            assert_eq!(some, all, "{rows} x {columns}");
+        }
+    }
+
+    #[test]
     fn lengths_that_do_not_fit_leave_the_result_alone() {
         let (mut y, mut lanes) = ([0.5; 20], [[0.5; LANES]; 20]);
         for (weights, bias) in [(7, 20), (179, 20), (180, 19), (180, 0)] {
@@ -252,7 +335,11 @@ mod tests {
             dense_relu_batch(&w, &[[1.0; LANES]; 9], &bias, &mut lanes);
         }
         gemv_add(&[1.0; 179], &[1.0; 9], &mut y);
+        gemv_add_relu(&[1.0; 179], &[1.0; 9], &mut y);
+        gemv_add_sparse(&[1.0; 179], &[1.0; 9], &mut y, true);
         gemv_transposed(&[1.0; 179], &[1.0; 9], &mut y);
+        gemv_transposed_sparse(&[1.0; 179], &[1.0; 9], &[1.0; 20], &mut y);
+        gemv_transposed_sparse(&[1.0; 180], &[1.0; 9], &[1.0; 19], &mut y);
         assert_eq!((y, lanes), ([0.5; 20], [[0.5; LANES]; 20]));
         gemv_add(&[1.0; 7], &[1.0; 9], &mut []);
         dense_batch(&[], &[[1.0; LANES]; 9], &[], &mut []);

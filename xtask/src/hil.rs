@@ -3,9 +3,9 @@
 //!
 //! On every board of `BOARDS` an episode's return must be the host's bit for bit, policies of other shapes and of int8 must
 //! decide as on the host, and numbers that are none, on each channel, must be held over and latched. On the Cortex-M4F there
-//! are beside it a bad line whose counters must add up, uploads that are refused by name while the old policy goes on, one
-//! that takes over, patience that runs out, and garbage: for a bounded number of bytes, or for a minute with `--long`. A
-//! program that does not end in time is stopped and is a failure.
+//! are beside it a life in which the board learns what the host does, a bad line whose counters must add up, uploads that
+//! are refused by name while the old policy goes on, one that takes over, patience that runs out, and garbage: for a bounded
+//! number of bytes, or for a minute with `--long`. A program that does not end in time is stopped and is a failure.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
@@ -85,6 +85,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
             let mut remark = bench.episode(board)?;
             bench.sensors()?;
             if all {
+                remark += &bench.learning(if long { 120 } else { 18 })?;
                 bench.bad_line()?;
                 bench.uploads()?;
                 bench.impatience()?;
@@ -96,7 +97,12 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
             bench.shapes_and_formats()?;
             let lines = bench.served.lines()?;
             match lines.as_slice() {
-                [policy, waiting] if policy.starts_with("policy: furuta") && waiting.starts_with("waiting") => {
+                [policy, waiting, learning @ ..]
+                    if policy.starts_with("policy: furuta")
+                        && waiting.starts_with("waiting")
+                        && learning.is_empty() != all
+                        && learning.iter().all(|line| line.starts_with("Learning {")) =>
+                {
                     Ok(remark)
                 }
                 lines => bail!("the firmware logs:\n{}", lines.join("\n")),
@@ -294,6 +300,29 @@ impl Bench<'_> {
         self.equal("pendulum", &["--read-back", &back.display().to_string()])?;
         ensure!(fs::read(&back)? == good.get(), "the policy that was read back is another one");
         Ok(())
+    }
+
+    /// A life of so many seconds in which the board learns: the host compares every return and what was learned.
+    fn learning(&self, seconds: u32) -> Result<String> {
+        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let out = folder.path().join("run").display().to_string();
+        let (policy, seconds) = (self.root.join("firmware/policies/furuta-critic.flw"), seconds.to_string());
+        let args = ["--finetune", "--policy", &policy.display().to_string(), "--set", "env.friction=5", "--out", &out];
+        // A candidate is screened in the second of three episodes, and tried by a test that is hardly one.
+        let soon = ["screening=1", "gain=0", "alpha=0.5", "margin=0", "rounds=3", "actor_rate=0.003", "warmup=50"];
+        let soon: Vec<String> =
+            soon.iter().flat_map(|pair| ["--set".to_string(), format!("finetune.{pair}")]).collect();
+        let mut args: Vec<&str> = args.to_vec();
+        args.extend(soon.iter().map(String::as_str));
+        args.extend(["--seconds", &seconds]);
+        let report = self.equal("furuta", &args)?;
+        let number = |path: &str| report.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+        let table = fs::read_to_string(format!("{out}/learning.csv"))?;
+        ensure!(
+            number("/updates") > 0 && number("/telemetry") as usize + 1 == table.lines().count(),
+            "{report}\n{table}"
+        );
+        Ok(format!("; {} updates of learning have the host's bits", number("/updates")))
     }
 
     /// Where virtual time passes at once, an observation is always late.

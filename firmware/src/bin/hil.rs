@@ -1,8 +1,8 @@
 //! Hardware in the loop: decides for a plant that a PC simulates, over the serial port.
 //!
 //! `host-train hil` is the other end, docs/protocol.md the language. The furuta policy in flash decides first; an uploaded
-//! one takes over once it is checked and self-tested. The program runs until it is stopped; a stack that reaches the
-//! static data ends it with exit code 1.
+//! one takes over once it is checked and self-tested. Where the PC asks for it (`--finetune`) the board learns. The program
+//! runs until it is stopped; a stack that reaches the static data ends it with exit code 1.
 
 #![no_std]
 #![no_main]
@@ -14,6 +14,7 @@ use flowlet_firmware::uart::Uart;
 use flowlet_firmware::{board, entry, exit, init, refuse, stack, time};
 use flowlet_link::device::{Memory, Port, serve};
 use flowlet_link::frame::{frame_len, wire_len};
+use flowlet_link::learning::Learning;
 
 const FRAME: usize = frame_len(board::HIL_PAYLOAD);
 const WIRE: usize = wire_len(board::HIL_PAYLOAD);
@@ -65,6 +66,10 @@ impl Port for Line {
     fn measure<R>(&mut self, work: impl FnOnce() -> R) -> (R, u32) {
         let (result, instructions) = time::measure(work);
         (result, u32::try_from(instructions).unwrap_or(u32::MAX))
+    }
+
+    fn learning(&mut self, learning: &Learning) {
+        defmt::info!("{}", learning);
     }
 }
 

@@ -328,12 +328,17 @@ impl Agent for Rfm {
             )
         };
         let Some(velocity) = artefact.velocity().as_f32() else { return Err(misfit()) };
-        if !self.actor.import(velocity.params()) {
+        if !self.actor.import(velocity.params(), velocity.frequencies().len()) {
             return Err(misfit());
         }
         self.average.params_mut().copy_from_slice(self.actor.params());
         let critics: Vec<f32> = artefact.critics().flat_map(|critic| critic.params()).copied().collect();
         if !critics.is_empty() {
+            if artefact.critics().count() != 2 {
+                return Err(Error::failure(
+                    "training starts from two critics, and the policy has one: export it with --without-critic",
+                ));
+            }
             if critics.len() != self.critic.params().len() {
                 return Err(misfit());
             }

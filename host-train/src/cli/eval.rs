@@ -135,7 +135,7 @@ fn play(args: &EvalArgs, player: &mut dyn Player, env: &mut Decision, protocol: 
     let evaluation = evaluate_until(player, env, protocol, &AtomicBool::new(false))?;
     if let Some(path) = &args.record {
         let rows = record(player, env, protocol.episodes, protocol.seed)?;
-        transitions::write(path, env.spec(), &rows)?;
+        transitions::write(path, env, &rows)?;
         note(&format!("{} transitions are in {}", rows.len(), path.display()));
     }
     Ok(evaluation)

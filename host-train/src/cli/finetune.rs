@@ -47,6 +47,29 @@ struct Run {
     object: Value,
 }
 
+/// What `--set` asks for: physics, the same as words, and constants of the learner.
+pub(super) struct Settings<'a> {
+    pub physics: BTreeMap<String, f64>,
+    of_env: Vec<String>,
+    pub constants: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Settings<'a> {
+    pub(super) fn of(pairs: &'a [String]) -> Result<Self> {
+        let mut all = Self { physics: BTreeMap::new(), of_env: Vec::new(), constants: Vec::new() };
+        for pair in pairs {
+            if let Some((key, value)) = pair.strip_prefix("finetune.").and_then(|pair| pair.split_once('=')) {
+                all.constants.push((key.trim(), value.trim()));
+            } else {
+                let (key, value) = assignment(pair)?;
+                all.physics.insert(key, value);
+                all.of_env.push(pair.clone());
+            }
+        }
+        Ok(all)
+    }
+}
+
 /// Runs the command.
 pub(super) fn run(args: &FinetuneArgs, output: Output) -> Result<()> {
     let plan = Plan::of(args)?;
@@ -82,16 +105,7 @@ impl<'a> Plan<'a> {
         let bytes = ArtefactBytes::read(&ArtefactBytes::place(&args.policy)?)?;
         let artefact = bytes.artefact()?;
         let name = args.env.clone().unwrap_or_else(|| artefact.name().to_string());
-        let (mut physics, mut of_env, mut constants) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for pair in &args.set {
-            if let Some((key, value)) = pair.strip_prefix("finetune.").and_then(|pair| pair.split_once('=')) {
-                constants.push((key.trim(), value.trim()));
-            } else {
-                let (key, value) = assignment(pair)?;
-                physics.insert(key, value);
-                of_env.push(pair.clone());
-            }
-        }
+        let Settings { physics, of_env, constants } = Settings::of(&args.set)?;
         let env = env_for(&artefact, Some(&name), &physics)?;
         let mut config = mode(&args.mode, env.spec(), &artefact)?;
         let mut options = Options {
@@ -259,14 +273,14 @@ fn tell(outcome: &Outcome, scratch: Option<Summary>, folder: &Path, output: Outp
 }
 
 /// Makes the folder where it is not there yet: only when there is something to write.
-fn make_folder(path: &Path) -> Result<()> {
+pub(super) fn make_folder(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).map_err(|e| {
         Error::failure(format!("cannot make the folder {} ({e}): choose another with --out", path.display()))
     })
 }
 
 /// Where a new folder for what the command writes may be.
-fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Result<PathBuf> {
+pub(super) fn folder(out: Option<&Path>, env: &str, mode: &str, seed: u64) -> Result<PathBuf> {
     let name = format!("finetune-{}-{mode}-{seed}", env.replace([':', '/'], "-"));
     let mut path = out.map_or_else(|| Path::new("runs").join(&name), Path::to_path_buf);
     let mut number = 2;

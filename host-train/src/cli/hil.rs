@@ -4,11 +4,13 @@
 //! is a failure. Latencies are round trips as the PC sees them: host, line and board together.
 
 use super::eval::assignment;
-use super::{HilArgs, Output, note};
+use super::finetune::Settings;
+use super::{HilArgs, Output, hil_finetune, note};
 use crate::env;
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
 use crate::hil::faults::{Faulty, Rates};
-use crate::hil::{Board, BoardPlayer, line};
+use crate::hil::watch::Watch;
+use crate::hil::{Board, BoardPlayer, Telemetry, line};
 use crate::policy::ArtefactBytes;
 use crate::run::write_atomic;
 use crate::stats::Summary;
@@ -25,7 +27,11 @@ use std::time::Duration;
 pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let rates = Rates { drop: args.drop, corrupt: args.corrupt, repeat: args.repeat, delay: args.delay };
     rates.check()?;
-    let physics = args.set.iter().map(|pair| assignment(pair)).collect::<Result<BTreeMap<_, _>>>()?;
+    let physics = if args.finetune {
+        Settings::of(&args.set)?.physics
+    } else {
+        args.set.iter().map(|pair| assignment(pair)).collect::<Result<BTreeMap<_, _>>>()?
+    };
     let uploaded = match &args.policy {
         // Unchecked: the board is to say what it thinks of it.
         Some(path) => Some(ArtefactBytes::new(&std::fs::read(path).map_err(|e| {
@@ -33,7 +39,7 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         })?)),
         None => None,
     };
-    for path in [&args.record, &args.read_back].into_iter().flatten() {
+    for path in [&args.record, &args.read_back, &args.csv].into_iter().flatten() {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) || path.is_dir() {
             return Err(Error::usage(format!("cannot write {}: give a file in a folder that exists", path.display())));
@@ -60,6 +66,10 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         }
         None => board.read_back(&info)?,
     };
+    if args.finetune {
+        let learned = hil_finetune::run(args, &mut board, info, (&bytes, &physics), output);
+        return board.mend().and(learned);
+    }
     if let Some(path) = &args.read_back {
         write_atomic(path, bytes.as_slice())?;
     }
@@ -70,9 +80,8 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let reset = Reset { seed: 0, patience: args.patience.unwrap_or(0), telemetry: args.telemetry.unwrap_or(0) };
     let episodes = args.episodes as usize;
     let mut rows = Vec::new();
-    let mut player = BoardPlayer::new(&mut board, reset, |telemetry| {
-        note(&format!("telemetry {}: {:?}", telemetry.channel, telemetry.values));
-    });
+    let mut watch = Watch::new(env.period(), env.spec().reward_scale, args.csv.as_deref(), note)?;
+    let mut player = BoardPlayer::new(&mut board, reset, |telemetry| tell_telemetry(&mut watch, &telemetry));
     let returns = play_plain(&mut player, &mut env, episodes, args.seed, &mut |row| {
         if args.record.is_some() {
             rows.push(row);
@@ -81,10 +90,11 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let latency = Latency::of(player.round_trips());
     let (ticks, fallbacks, fault) = (player.ticks().to_vec(), player.fallbacks(), player.fault());
     drop(player);
+    watch.finish()?;
     board.mend()?;
     let after = board.board_counters()?;
     if let Some(path) = &args.record {
-        transitions::write(path, env.spec(), &rows)?;
+        transitions::write(path, &env, &rows)?;
         note(&format!("{} transitions are in {}", rows.len(), path.display()));
     }
     let expected = play_plain(&mut ArtefactPlayer::new(artefact)?, &mut env, episodes, args.seed, &mut |_| ())?;
@@ -152,6 +162,17 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     Ok(())
 }
 
+/// Passes on what the board tells.
+pub(super) fn tell_telemetry(watch: &mut Watch, telemetry: &Telemetry) -> Result<()> {
+    match telemetry {
+        Telemetry::Learning(learning) => watch.frame(learning),
+        Telemetry::Other { channel, values } => {
+            note(&format!("telemetry {channel}: {values:?}"));
+            Ok(())
+        }
+    }
+}
+
 fn place(info: &Info) -> String {
     match info.place {
         Place::Flash => format!("{} bytes in flash", info.length),
@@ -160,16 +181,16 @@ fn place(info: &Info) -> String {
 }
 
 /// Percentiles of the round trips, in milliseconds.
-struct Latency {
-    p50: f64,
-    p90: f64,
-    p99: f64,
-    max: f64,
+pub(super) struct Latency {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
 }
 
 impl Latency {
     /// By the nearest rank.
-    fn of(times: &[Duration]) -> Self {
+    pub(super) fn of(times: &[Duration]) -> Self {
         let mut sorted: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1e3).collect();
         sorted.sort_by(f64::total_cmp);
         let at = |percent: usize| {

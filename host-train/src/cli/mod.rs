@@ -14,6 +14,7 @@ mod eval;
 mod export;
 mod finetune;
 mod hil;
+mod hil_finetune;
 mod inspect;
 mod plot;
 mod profile;
@@ -183,15 +184,31 @@ pub struct HilArgs {
     /// Seed of start states and samples
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Change the physics, for example env.mass=1.2; may be repeated
-    #[arg(long, value_name = "env.KEY=VALUE")]
+    /// Change the physics, for example env.mass=1.2, or with --finetune the learner, as `finetune` does; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Write the transitions, as `train --replay` reads them
     #[arg(long, value_name = "LOG.csv")]
     pub record: Option<PathBuf>,
-    /// Write the policy that the board decides by
+    /// Write the policy that the board decides by; with --finetune the one that it deploys in the end [default there:
+    /// learned.flw in the run's folder]
     #[arg(long, value_name = "POLICY.flw")]
     pub read_back: Option<PathBuf>,
+    /// Have the board learn, from a policy that carries its critics
+    #[arg(long)]
+    pub finetune: bool,
+    /// With --finetune: what is trained, and in how much memory: adam, lean, all or last
+    #[arg(long, value_name = "NAME", default_value = "adam", requires = "finetune")]
+    pub mode: String,
+    /// With --finetune: robot time, s
+    #[arg(long, value_name = "S", default_value_t = 900.0, requires = "finetune")]
+    pub seconds: f64,
+    /// With --finetune: the folder for the results [default: a new one under runs/]
+    #[arg(long, value_name = "DIR", requires = "finetune")]
+    pub out: Option<PathBuf>,
+    /// Write what the board tells of its learning [default with --finetune: learning.csv in the run's folder]
+    #[arg(long, value_name = "FILE.csv")]
+    pub csv: Option<PathBuf>,
     /// Baud rate of a serial port
     #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
     pub baud: u32,
@@ -201,7 +218,7 @@ pub struct HilArgs {
     /// The board gives the fallback once so many control periods passed without an observation [default: it waits]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub patience: Option<u32>,
-    /// Ask the board for telemetry after every so many decisions
+    /// Ask the board for telemetry after every so many decisions [default with --finetune: once a second of robot time]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub telemetry: Option<u32>,
     /// To test the line: share of the frames, both ways, that are lost

@@ -60,7 +60,9 @@ impl Config {
             }
         };
         let preset = chosen("preset", sources.preset, "default")?;
-        let env_name = chosen("env.name", sources.env, "pendulum")?;
+        let of_policy = sources.init.map(ArtefactBytes::read).transpose()?;
+        let of_policy = of_policy.as_ref().map(|bytes| bytes.artefact().map(|artefact| artefact.name().to_string()));
+        let env_name = chosen("env.name", sources.env, &of_policy.transpose()?.unwrap_or("pendulum".to_string()))?;
         let algo = chosen("algo", sources.algo, "rfm")?;
         let base = Self::preset(&preset, &algo, &env_name)?;
 
@@ -210,11 +212,14 @@ fn shapes_of(path: &Path, algo: &str, base: &Config) -> Result<Vec<(String, Valu
         ("rfm.actor_layers", whole(shape.layers)),
         ("rfm.activation", Value::from(shape.activation.name())),
         ("rfm.trunk", Value::from(shape.trunk.name())),
-        ("rfm.frequencies", reals(artefact.velocity().frequencies())),
         ("env.obs_mean", reals(normaliser.mean)),
         ("env.obs_scale", reals(normaliser.scale)),
         ("env.obs_clip", Value::Float(f64::from(normaliser.clip))),
     ];
+    // A one-step policy knows no time; training begins with no weight on it.
+    if shape.frequencies > 0 {
+        entries.push(("rfm.frequencies", reals(artefact.velocity().frequencies())));
+    }
     if let Some(critic) = artefact.critics().next() {
         entries.push(("rfm.critic_hidden", whole(critic.shape().hidden)));
         entries.push(("rfm.critic_layers", whole(critic.shape().layers)));

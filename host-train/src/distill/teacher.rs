@@ -40,7 +40,7 @@ impl Teacher {
         let VelocityShape { obs, act, .. } = *agent.actor().shape();
         let shape = VelocityShape { constant: Vec::new(), ..velocity_shape(&config, obs, act) };
         let mut net = VelocityNet::new(shape, 1.0, 1.0, &mut Noise::new(0, 0));
-        if !net.import(&agent.actor_params()) {
+        if !net.import(&agent.actor_params(), net.shape().frequencies.len()) {
             return Err(Error::failure("the run's policy is not of the size that its configuration tells"));
         }
         let mut critic = TwinCritic::new(critic_shape(&config.train, obs, act), 1.0, &mut Noise::new(0, 0));

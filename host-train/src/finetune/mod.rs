@@ -6,23 +6,19 @@
 //! deployed policy and the learner's candidate are evaluated apart from the learning. Deterministic given the seed. No panics.
 
 pub mod curve;
+pub mod live;
 
 use crate::env::{Decision, EnvSpec};
 use crate::evaluate::{Player, play_plain};
-use crate::noise::Noise;
-use crate::policy::HostPolicy;
 use crate::stats::Summary;
 use crate::{Error, Result};
-use flowlet::finetune::guard::{self, Passage, Verdict};
-use flowlet::finetune::session::{self, Event, Session};
+use flowlet::finetune::guard::{self, Verdict};
+use flowlet::finetune::session::{self, Session};
 use flowlet::finetune::{Config, Learner, Optimiser, Storage, Trained, words};
 use flowlet::policy::Artefact;
+use live::Local;
 use rand_xoshiro::Xoshiro128PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
-
-/// Streams of the seed.
-const STREAM_RESETS: u64 = 400;
-const STREAM_NOISE: u64 = 401;
 
 /// The reward that the learner is given: the task's, or a wrong one, to see that nothing comes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,37 +99,17 @@ pub struct Outcome {
 
 /// The named ways to configure a learner.
 pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Config> {
-    let adam = Config {
-        actor: Trained::LowRank(1),
-        critic: Trained::LowRank(7),
-        optimiser: Optimiser::Adam,
-        transitions: 2000,
-        storage: Storage::I16,
-        batch: 16,
-        actor_batch: 8,
-        candidates: 8,
-        critic_rate: 1e-3,
-        actor_rate: 3e-4,
-        gradient_limit: 10.0,
-        discount: 0.99,
-        target_rate: 0.01,
-        acting_rate: 0.01,
+    let of_task = |config: Config| Config {
         temperature: artefact.temperature().max(1e-3),
-        spread: 0.3,
         // The largest reward of a decision that the task's scale makes of the plant's.
         reward_limit: (spec.reward_scale * 5.0) as f32,
-        every: 4,
-        warmup: 500,
-        exploration: 0.05,
-        thinning: 4,
+        ..config
     };
-    Ok(match name {
-        "adam" => adam,
-        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(3), ..adam },
-        "all" => Config { actor: Trained::All, critic: Trained::All, ..adam },
-        "last" => Config { actor: Trained::Last(1), critic: Trained::Last(1), ..adam },
-        _ => return Err(Error::usage(format!("there is no mode {name}: use adam, lean, all or last"))),
-    })
+    Config::MODES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, config)| of_task(*config))
+        .ok_or_else(|| Error::usage(format!("there is no mode {name}: use adam, lean, all or last")))
 }
 
 /// Sets a constant by name.
@@ -184,8 +160,11 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
         "reward_limit" => config.reward_limit = to(key, value)?,
         "every" => config.every = to(key, value)?,
         "exploration" => config.exploration = to(key, value)?,
-        "thinning" => config.thinning = to(key, value)?,
+        "correlation" => config.correlation = to(key, value)?,
+        "stride" => config.stride = to(key, value)?,
+        "horizon" => config.horizon = to(key, value)?,
         "warmup" => config.warmup = to(key, value)?,
+        "slice" => config.slice = to(key, value)?,
         "reward" => {
             options.reward = match value {
                 "task" => Reward::Task,
@@ -210,8 +189,9 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
             return Err(Error::usage(format!(
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
-                 temperature, spread, reward_limit, every, exploration, thinning or warmup; of the session screening, gain, \
-                 slack, patience or first; of the guard rounds, alpha, beta or margin; or reward"
+                 temperature, spread, reward_limit, every, exploration, correlation, stride, horizon, warmup or slice; of \
+                 the session screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or \
+                 reward"
             )));
         }
     }
@@ -276,118 +256,56 @@ pub fn finetune(
             live.spec().name
         )));
     }
-    let memory = vec![0; words(velocity.shape(), critic.shape(), &config)];
-    let ram_bytes = 4 * memory.len() + size_of::<Session<'static, [u32; 0]>>();
-    let learner = Learner::new(artefact, config, options.seed, memory).map_err(|e| Error::usage(e.to_string()))?;
-    let session = Session::new(learner, options.session, options.seed).map_err(|e| Error::usage(e.to_string()))?;
-    let mut run = Run {
-        session,
-        factory: HostPolicy::new(*artefact)?,
-        state: vec![0; session::state_bytes(velocity.shape(), &config)],
-        resets: Noise::new(options.seed, STREAM_RESETS),
-        rng: Xoshiro128PlusPlus::seed_from_u64(options.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ STREAM_NOISE),
-        played: Vec::new(),
-        rows: Vec::new(),
-        verdicts: Vec::new(),
-        options,
-    };
-    run.report(apart, (0.0, true), seen)?;
-    run.live(live, apart, seen)?;
+    let ram_bytes = 4 * words(velocity.shape(), critic.shape(), &config) + size_of::<Session<'static, [u32; 0]>>();
+    let mut pupil = Local::new(artefact, config, options)?;
+    let mut run = Run { played: Vec::new(), rows: Vec::new(), options };
+    run.report(&mut pupil, apart, (0.0, true), seen)?;
+    let (period, repeat) = (live.period(), apart.action_repeat());
+    let every = (options.every / period).round().max(1.0) as u64;
+    let mut reported = 0;
+    self::live::live(&mut pupil, live, repeat, options, &mut |pupil, moment| {
+        run.played.extend(moment.episode_return);
+        let marks = moment.steps / every;
+        if marks > reported || moment.is_last {
+            reported = marks;
+            run.report(pupil, apart, (moment.steps as f64 * period, moment.is_last), seen)?;
+        }
+        Ok(())
+    })?;
     let mut params = vec![0.0; velocity.params().len()];
-    run.session.learner().merge(&mut params);
-    let better = run.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Better).count();
+    pupil.session.learner().merge(&mut params);
+    let better = pupil.verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Better).count();
     Ok(Outcome {
         rows: run.rows,
         ram_bytes,
-        resets: run.session.learner().resets(),
-        trials: [run.verdicts.len() as u32, better as u32],
-        verdicts: run.verdicts,
+        resets: pupil.session.learner().resets(),
+        trials: [pupil.verdicts.len() as u32, better as u32],
+        verdicts: pupil.verdicts.iter().map(|(step, verdict)| (*step as f64 * period, *verdict)).collect(),
         params,
     })
 }
 
 /// A run under way.
-struct Run<'o, 'a> {
+struct Run<'o> {
     options: &'o Options,
-    session: Session<'a, Vec<u32>>,
-    factory: HostPolicy<'a>,
-    /// What a journal would have.
-    state: Vec<u8>,
-    resets: Noise,
-    rng: Xoshiro128PlusPlus,
     played: Vec<f64>,
     rows: Vec<Row>,
-    verdicts: Vec<(f64, Verdict)>,
 }
 
-impl Run<'_, '_> {
-    /// The robot's time, control step by control step.
-    fn live(
-        &mut self,
-        env: &mut Decision,
-        apart: &mut Decision,
-        seen: &mut dyn FnMut(&Row) -> Result<()>,
-    ) -> Result<()> {
-        let (period, repeat) = (env.period(), apart.action_repeat());
-        let steps = (self.options.seconds / period).round() as u64;
-        let every = (self.options.every / period).round().max(1.0) as u64;
-        let (obs, act) = (env.spec().obs(), env.spec().act());
-        let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
-        let (mut total, mut held) = (0.0, 0);
-        env.reset(self.resets.rng())?;
-        env.observe(&mut observation);
-        for step in 1..=steps {
-            if held == 0 {
-                // What a device did since the last decision.
-                self.session.finish();
-                let factory = &mut self.factory;
-                let play = |rng: &mut Xoshiro128PlusPlus, action: &mut [f32]| factory.act(&observation, rng, action);
-                self.session.decide(&observation, &mut self.rng, &mut action, play)?;
-                plant_action.iter_mut().zip(&action).for_each(|(p, a)| *p = f64::from(*a));
-            }
-            held = (held + 1) % repeat;
-            let outcome = env.step(&plant_action)?;
-            total += outcome.reward;
-            let reward = (self.options.reward.of(outcome.reward) * self.options.reward_scale) as f32;
-            env.observe(&mut observation);
-            let metric = env.metric().unwrap_or(f32::NAN);
-            let mut event = self.session.after(Passage::Free, &action, reward, metric);
-            if outcome.terminated {
-                event = self.session.terminated().or(event);
-            }
-            if let Some(Event::Verdict(verdict)) = event {
-                self.verdicts.push((step as f64 * period, verdict));
-            }
-            if outcome.terminated || outcome.truncated {
-                self.session.cut();
-                if self.session.wants_saving() {
-                    self.session.save(&mut self.state).map_err(|e| Error::failure(e.to_string()))?;
-                    self.session.saved();
-                }
-                self.played.push(std::mem::take(&mut total));
-                held = 0;
-                env.reset(self.resets.rng())?;
-                env.observe(&mut observation);
-            }
-            if step % every == 0 || step == steps {
-                self.report(apart, (step as f64 * period, step == steps), seen)?;
-            }
-        }
-        Ok(())
-    }
-
+impl Run<'_> {
     /// Evaluates both policies, with more episodes at the ends.
     fn report(
         &mut self,
+        pupil: &mut Local<'_>,
         apart: &mut Decision,
         (seconds, end): (f64, bool),
         seen: &mut dyn FnMut(&Row) -> Result<()>,
     ) -> Result<()> {
-        let report = self.session.report();
+        let report = pupil.session.report();
         let (episodes, seed) = (self.options.episodes[usize::from(end)], self.options.eval_seed);
         let mut play = |kept: bool| -> Result<Summary> {
             let rng = Xoshiro128PlusPlus::seed_from_u64(0);
-            let mut player = Acting { learner: self.session.learner_mut(), kept, rng };
+            let mut player = Acting { learner: pupil.session.learner_mut(), kept, rng };
             Ok(Summary::of(&play_plain(&mut player, apart, episodes, seed, &mut |_| {})?))
         };
         let (acting, kept) = (play(false)?, play(true)?);

@@ -6,7 +6,9 @@
 //! the host evaluation's bit for bit, however bad the line. Times are round trips as the PC sees them, the line included.
 
 pub mod faults;
+pub mod learn;
 pub mod line;
+pub mod watch;
 
 use crate::evaluate::Player;
 use crate::policy::ArtefactBytes;
@@ -14,6 +16,7 @@ use crate::{Error, Result};
 use faults::{Faulty, Rates, Tally};
 use flowlet::control::{Fault, State};
 use flowlet_link::frame::{self, Counters, Header, Receiver, VERSION};
+use flowlet_link::learning::Learning;
 use flowlet_link::message::{self, Action, Begin, Info, Refusal, Reset, kind};
 use std::time::{Duration, Instant};
 
@@ -26,11 +29,16 @@ const ATTEMPTS: usize = 40;
 
 /// What a board sent without being asked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Telemetry {
-    /// What the values are.
-    pub channel: u8,
-    /// The values.
-    pub values: Vec<f32>,
+pub enum Telemetry {
+    /// How learning goes.
+    Learning(Learning),
+    /// Anything else.
+    Other {
+        /// What the values are.
+        channel: u8,
+        /// The values.
+        values: Vec<f32>,
+    },
 }
 
 /// A board at the other end of a line.
@@ -46,6 +54,7 @@ pub struct Board {
     retransmissions: u32,
     telemetry: Vec<Telemetry>,
     next_telemetry: Option<u32>,
+    refusal: Option<Refusal>,
 }
 
 impl Board {
@@ -65,6 +74,7 @@ impl Board {
             retransmissions: 0,
             telemetry: Vec::new(),
             next_telemetry: None,
+            refusal: None,
         };
         // Whatever is left of an earlier conversation ends here.
         board.line.flush_with_delimiter()?;
@@ -114,7 +124,8 @@ impl Board {
                     let expected = self.next_telemetry.unwrap_or(header.sequence);
                     self.counters.lost += header.sequence.wrapping_sub(expected).min(u32::MAX / 2);
                     self.next_telemetry = Some(header.sequence.wrapping_add(1));
-                    self.telemetry.push(Telemetry { channel, values: values.collect() });
+                    let other = || Telemetry::Other { channel, values: values.collect() };
+                    self.telemetry.push(Learning::read(payload).map_or_else(other, Telemetry::Learning));
                 }
             } else if !ours || header.sequence != asked.sequence {
                 // An answer that was asked for again comes twice; any other is older.
@@ -136,6 +147,7 @@ impl Board {
                 let sentence = String::from_utf8_lossy(sentence);
                 let reason = Refusal::from_code(*code).map_or(format!("error {code}"), |reason| reason.to_string());
                 self.counters.refused += 1;
+                self.refusal = Refusal::from_code(*code);
                 return Err(Error::failure(if sentence == reason.as_str() {
                     format!("the board says: {reason}")
                 } else {
@@ -164,21 +176,27 @@ impl Board {
 
     /// Reads the artefact that decides on the board.
     pub fn read_back(&mut self, info: &Info) -> Result<ArtefactBytes> {
+        let bytes = self.read(kind::READ, info.length, info)?;
+        if frame::crc32(&bytes) != info.crc {
+            return Err(Error::failure("the policy changed on the board while it was read: try again"));
+        }
+        Ok(ArtefactBytes::new(&bytes))
+    }
+
+    /// Reads so many bytes, of what such a request reads.
+    fn read(&mut self, kind: u8, length: u32, info: &Info) -> Result<Vec<u8>> {
         // It grows with what arrives: the length is what a board says, which may be anything.
         let mut bytes = Vec::new();
-        while bytes.len() < info.length as usize {
+        while bytes.len() < length as usize {
             let offset = bytes.len() as u32;
             let asked = [&offset.to_le_bytes()[..], &info.payload.to_le_bytes()].concat();
-            let answer = self.ask(kind::READ, &asked)?;
+            let answer = self.ask(kind, &asked)?;
             match message::piece(&answer) {
                 Some((at, piece)) if at == offset && !piece.is_empty() => bytes.extend(piece),
                 _ => return Err(garbled()),
             }
         }
-        if frame::crc32(&bytes) != info.crc {
-            return Err(Error::failure("the policy changed on the board while it was read: try again"));
-        }
-        Ok(ArtefactBytes::new(&bytes))
+        Ok(bytes)
     }
 
     /// What the board counted since it was switched on.
@@ -191,6 +209,11 @@ impl Board {
     pub fn counters(&self) -> Counters {
         let Counters { repeated, lost, stale, refused, .. } = self.counters;
         Counters { repeated, lost, stale, refused, ..self.receiver.counters }
+    }
+
+    /// Why the board refused the last of the requests that it refused.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal
     }
 
     /// Requests that were sent again.
@@ -234,12 +257,12 @@ pub struct BoardPlayer<'b> {
     ticks: Vec<u32>,
     fallbacks: u32,
     fault: Fault,
-    heard: Box<dyn FnMut(Telemetry) + 'b>,
+    heard: Box<dyn FnMut(Telemetry) -> Result<()> + 'b>,
 }
 
 impl<'b> BoardPlayer<'b> {
     /// Episodes begin as `reset` says, but for the seed; `heard` gets the telemetry.
-    pub fn new(board: &'b mut Board, reset: Reset, heard: impl FnMut(Telemetry) + 'b) -> Self {
+    pub fn new(board: &'b mut Board, reset: Reset, heard: impl FnMut(Telemetry) -> Result<()> + 'b) -> Self {
         let heard = Box::new(heard);
         Self {
             board,
@@ -303,7 +326,6 @@ impl Player for BoardPlayer<'_> {
             self.fallbacks += 1;
             self.fault = answer.status.fault;
         }
-        self.board.take_telemetry().into_iter().for_each(&mut self.heard);
-        Ok(())
+        self.board.take_telemetry().into_iter().try_for_each(&mut self.heard)
     }
 }

@@ -136,18 +136,19 @@ impl VelocityNet {
         out
     }
 
-    /// Takes parameters in the artefact's layout; constant features get no weight, for they are in the bias already.
-    /// Returns whether they fit.
-    pub fn import(&mut self, exported: &[f32]) -> bool {
+    /// Takes parameters in the artefact's layout, of a network with these time features or of one that knows no time.
+    /// Features that it does not have get no weight; what is constant is in the bias already. Returns whether they fit.
+    pub fn import(&mut self, exported: &[f32], frequencies: usize) -> bool {
         let width = self.shape.hidden.width;
-        let constant = self.shape.constant.len() * width;
-        let before = self.shape.inputs() * width - constant;
-        if exported.len() + constant != self.params.len() {
+        let time = if frequencies == 0 { 2 * self.shape.frequencies.len() } else { 0 };
+        let more = (self.shape.constant.len() + time) * width;
+        let before = self.shape.inputs() * width - more;
+        if exported.len() + more != self.params.len() {
             return false;
         }
         self.params[..before].copy_from_slice(&exported[..before]);
-        self.params[before..before + constant].fill(0.0);
-        self.params[before + constant..].copy_from_slice(&exported[before..]);
+        self.params[before..before + more].fill(0.0);
+        self.params[before + more..].copy_from_slice(&exported[before..]);
         true
     }
 
@@ -577,6 +578,23 @@ mod tests {
         }
     }
 
+    /// Parameters of a network that knows no time are the same function at every time.
+    #[test]
+    fn a_network_without_time_is_taken_in() {
+        for net in cases() {
+            let shape = net.shape();
+            let held = net.held(0.37, &[]);
+            let mut other = VelocityNet::new(shape.clone(), 1.0, 1.0, &mut Noise::new(78, 0));
+            assert!(other.import(&held.exported(), 0), "{shape:?}");
+            assert!(shape.frequencies.is_empty() || !other.import(&held.exported(), shape.frequencies.len()));
+            let (s, x) = (wide(&[0.3, -0.7, 1.1]), wide(&[0.4, -0.2]));
+            let want = reference(held.shape(), &wide(&held.exported()), &s, &x, 0.0);
+            for t in [0.0, 0.37, 1.0] {
+                assert_eq!(reference(shape, &wide(&other.exported()), &s, &x, t), want, "{shape:?} at {t}");
+            }
+        }
+    }
+
     /// Whole weights are copies of rows: the same gradient up to rounding, and the loss over the same count of rows.
     #[test]
     fn weights_count_rows() {
@@ -610,7 +628,8 @@ mod tests {
             let shape = net.shape();
             assert_eq!(net.exported().len(), shape.params() - shape.constant.len() * shape.hidden.width);
             let mut other = VelocityNet::new(shape.clone(), 1.0, 1.0, &mut Noise::new(77, 0));
-            assert!(other.import(&net.exported()) && !other.import(&net.exported()[1..]));
+            let known = shape.frequencies.len();
+            assert!(other.import(&net.exported(), known) && !other.import(&net.exported()[1..], known));
             assert_eq!(other.exported(), net.exported());
         }
     }

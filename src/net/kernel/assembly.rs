@@ -37,7 +37,14 @@ unsafe extern "C" {
     ///
     /// `start` may be `y`: a block of rows is read before it is written, and no other block reads it.
     fn flowlet_f32_dense(job: *const Job);
-    /// The same with four inputs a column and four results a row.
+    /// The same for at least one row and one column, without the columns whose input is zero.
+    #[cfg(flowlet_vfp)]
+    fn flowlet_f32_sparse(job: *const Job);
+    /// Reads `columns` floats from `x`, of each column where that is not zero `rows` weights, and `rows` floats from `start`;
+    /// writes `columns` results. At least one column.
+    #[cfg(flowlet_vfp)]
+    fn flowlet_f32_transposed(job: *const Job);
+    /// As the first with four inputs a column and four results a row.
     fn flowlet_f32_batch(job: *const Job);
 }
 
@@ -45,17 +52,49 @@ const fn keep(relu: bool) -> u32 {
     if relu { crate::math::FLUSH.to_bits() } else { 0 }
 }
 
-/// See [`super::gemv_add`].
+/// See [`super::gemv_add`] and [`super::gemv_add_relu`].
 #[inline]
-pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
+pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
     let (rows, columns) = (y.len(), x.len());
     if !fits(w, y, rows, columns) {
         return;
     }
     let y = y.as_mut_ptr();
-    let job = Job { w: w.as_ptr(), x: x.as_ptr(), start: y, y, keep: 0, rows, columns };
+    let job = Job { w: w.as_ptr(), x: x.as_ptr(), start: y, y, keep: keep(relu), rows, columns };
     // SAFETY: `w` has as many rows and columns as `y` and `x` are long.
     unsafe { flowlet_f32_dense(&job) };
+}
+
+/// See [`super::gemv_add_sparse`]; what has no kernel for it does all columns, which is exact too.
+#[inline]
+pub(super) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
+    #[cfg(not(flowlet_vfp))]
+    gemv_add(w, x, y, relu);
+    #[cfg(flowlet_vfp)]
+    {
+        let (rows, columns) = (y.len(), x.len());
+        if !fits(w, y, rows, columns) || rows == 0 || columns == 0 {
+            return;
+        }
+        let y = y.as_mut_ptr();
+        let job = Job { w: w.as_ptr(), x: x.as_ptr(), start: y, y, keep: keep(relu), rows, columns };
+        // SAFETY: `w` has as many rows and columns as `y` and `x` are long, and both are at least one.
+        unsafe { flowlet_f32_sparse(&job) };
+    }
+}
+
+/// See [`super::gemv_transposed_sparse`].
+#[cfg(flowlet_vfp)]
+#[inline]
+pub(super) fn gemv_transposed_sparse(w: &[f32], y: &[f32], mask: &[f32], x: &mut [f32]) {
+    let (rows, columns) = (y.len(), x.len());
+    if !fits(w, mask, columns, rows) || columns == 0 {
+        return;
+    }
+    let (start, y) = (y.as_ptr(), x.as_mut_ptr());
+    let job = Job { w: w.as_ptr(), x: mask.as_ptr(), start, y, keep: 0, rows, columns };
+    // SAFETY: `w` has as many rows and columns as `y` and `x` are long, the mask is as long as `x`, and there is a column.
+    unsafe { flowlet_f32_transposed(&job) };
 }
 
 /// See [`super::dense`].

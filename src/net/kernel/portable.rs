@@ -9,10 +9,21 @@ use crate::math;
 /// Rows held in registers at once; a Cortex-M4F has 32 single-precision registers.
 const BLOCK: usize = 16;
 
-/// See [`super::gemv_add`].
-pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
-    if fits(w, y, y.len(), x.len()) {
-        product(w, x, None, y, |sum| sum);
+/// See [`super::gemv_add`] and [`super::gemv_add_relu`].
+pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
+    match (fits(w, y, y.len(), x.len()), relu) {
+        (false, _) => {}
+        (true, true) => product::<false>(w, x, None, y, math::relu),
+        (true, false) => product::<false>(w, x, None, y, |sum| sum),
+    }
+}
+
+/// See [`super::gemv_add_sparse`].
+pub(super) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
+    match (fits(w, y, y.len(), x.len()), relu) {
+        (false, _) => {}
+        (true, true) => product::<true>(w, x, None, y, math::relu),
+        (true, false) => product::<true>(w, x, None, y, |sum| sum),
     }
 }
 
@@ -20,8 +31,8 @@ pub(super) fn gemv_add(w: &[f32], x: &[f32], y: &mut [f32]) {
 pub(super) fn dense(w: &[f32], x: &[f32], bias: &[f32], y: &mut [f32], relu: bool) {
     match (fits(w, bias, y.len(), x.len()), relu) {
         (false, _) => {}
-        (true, true) => product(w, x, Some(bias), y, math::relu),
-        (true, false) => product(w, x, Some(bias), y, |sum| sum),
+        (true, true) => product::<false>(w, x, Some(bias), y, math::relu),
+        (true, false) => product::<false>(w, x, Some(bias), y, |sum| sum),
     }
 }
 
@@ -34,32 +45,32 @@ pub(super) fn dense_batch(w: &[f32], x: &[[f32; LANES]], bias: &[f32], y: &mut [
     }
 }
 
-/// `y = f(W x + start)` with the sums started from `bias`, or from `y` itself.
+/// `y = f(W x + start)` with the sums started from `bias`, or from `y` itself; where `SPARSE`, without columns of zero inputs.
 #[inline(always)]
-fn product(w: &[f32], x: &[f32], bias: Option<&[f32]>, y: &mut [f32], f: impl Fn(f32) -> f32) {
+fn product<const SPARSE: bool>(w: &[f32], x: &[f32], bias: Option<&[f32]>, y: &mut [f32], f: impl Fn(f32) -> f32) {
     let rows = y.len();
     let mut start = 0;
     let mut blocks = y.chunks_exact_mut(BLOCK);
     for block in &mut blocks {
-        rows_of::<BLOCK>(w, rows, start, x, bias, block, &f);
+        rows_of::<BLOCK, SPARSE>(w, rows, start, x, bias, block, &f);
         start += BLOCK;
     }
     let mut rest = blocks.into_remainder();
     while rest.len() >= 4 {
         let (block, tail) = rest.split_at_mut(4);
-        rows_of::<4>(w, rows, start, x, bias, block, &f);
+        rows_of::<4, SPARSE>(w, rows, start, x, bias, block, &f);
         start += 4;
         rest = tail;
     }
     for row in rest {
-        rows_of::<1>(w, rows, start, x, bias, core::slice::from_mut(row), &f);
+        rows_of::<1, SPARSE>(w, rows, start, x, bias, core::slice::from_mut(row), &f);
         start += 1;
     }
 }
 
 /// `N` rows of the product, beginning with row `start` of `rows`.
 #[inline(always)]
-fn rows_of<const N: usize>(
+fn rows_of<const N: usize, const SPARSE: bool>(
     w: &[f32],
     rows: usize,
     start: usize,
@@ -78,6 +89,9 @@ fn rows_of<const N: usize>(
     }
     // Zipped chunks of one length run on a single counter; the block's place in a column is checked once.
     for (column, input) in w.chunks_exact(rows).zip(x) {
+        if SPARSE && *input == 0.0 {
+            continue;
+        }
         let Some(weights) = column.get(start..).and_then(|rest| rest.first_chunk::<N>()) else { break };
         for (sum, weight) in sums.iter_mut().zip(weights) {
             *sum += weight * input;

@@ -6,7 +6,7 @@
 @ keeps the whole below 2.2 instructions a multiply-accumulate. No product is consumed by the instruction after it, which
 @ would stall; but with one row there is nothing to put between.
 @
-@ Both functions take the address of a `Job` in r0 and use
+@ All functions take the address of a `Job` in r0 and use
 @   r0 weights of the block    r1 inputs    r2 sums' start    r3 results    r5 rows left    r6 columns
 @   r4 what ReLU keeps, as bits, or 0       r7 bytes from a column to the next               r8, r9 cursors    r10 columns left
 
@@ -199,6 +199,122 @@ flowlet_f32_dense:
     .size flowlet_f32_dense, . - flowlet_f32_dense
     .popsection
 
+@ A block of n rows without the columns whose input is zero, of either sign.
+    .macro fl_sparse n
+    fl_load r2, 0, %(\n - 1)
+    mov r8, r0
+    add r0, r0, #4 * \n
+    mov r9, r1
+    mov r10, r6
+1:  ldr r12, [r9], #4
+    lsls lr, r12, #1
+    beq 2f
+    vmov s28, r12
+    fl_column \n, 28
+    subs r10, r10, #1
+    bne 1b
+    b 3f
+2:  add r8, r8, r7
+    subs r10, r10, #1
+    bne 1b
+3:  fl_relu \n
+    fl_store r3, 0, %(\n - 1)
+    .endm
+
+    .macro fl_last_sparse n
+    cmp r5, #\n
+    blo 6f
+    fl_sparse \n
+    subs r5, r5, #\n
+    beq 9f
+6:
+    .endm
+
+@ Rows to eight that are left are one block: what a delta of low rank has is no more.
+    .pushsection .text.flowlet_f32_sparse, "ax", %progbits
+    .thumb
+    .p2align 2
+    .global flowlet_f32_sparse
+    .type flowlet_f32_sparse, %function
+    .thumb_func
+flowlet_f32_sparse:
+    fl_enter
+    sub r11, r7, #32
+    subs r5, r5, #16
+    blo 8f
+7:  fl_sparse 16
+    subs r5, r5, #16
+    bhs 7b
+8:  adds r5, r5, #16
+    beq 9f
+    fl_last_sparse 8
+    fl_last_sparse 7
+    fl_last_sparse 6
+    fl_last_sparse 5
+    fl_last_sparse 4
+    fl_last_sparse 3
+    fl_last_sparse 2
+    fl_last_sparse 1
+9:  fl_leave
+    .size flowlet_f32_sparse, . - flowlet_f32_sparse
+    .popsection
+
+@ Sums over the rows of each column whose mask is not zero, zero for the others. Of the job the inputs are the mask, and
+@ the sums' start is the vector that the columns are multiplied with. Eight rows are a turn; between a product and its sum
+@ stands another product, so nothing waits.
+    .pushsection .text.flowlet_f32_transposed, "ax", %progbits
+    .thumb
+    .p2align 2
+    .global flowlet_f32_transposed
+    .type flowlet_f32_transposed, %function
+    .thumb_func
+flowlet_f32_transposed:
+    fl_enter
+    mov r11, #0
+1:  ldr r12, [r1], #4
+    lsls lr, r12, #1
+    vmov s0, r11
+    beq 5f
+    mov r8, r0
+    mov r9, r2
+    subs r10, r5, #8
+    blo 3f
+2:  vldmia r8!, {s16-s23}
+    vldmia r9!, {s24-s31}
+    vmul.f32 s8, s16, s24
+    vmul.f32 s9, s17, s25
+    vadd.f32 s0, s0, s8
+    vmul.f32 s10, s18, s26
+    vadd.f32 s0, s0, s9
+    vmul.f32 s11, s19, s27
+    vadd.f32 s0, s0, s10
+    vmul.f32 s12, s20, s28
+    vadd.f32 s0, s0, s11
+    vmul.f32 s13, s21, s29
+    vadd.f32 s0, s0, s12
+    vmul.f32 s14, s22, s30
+    vadd.f32 s0, s0, s13
+    vmul.f32 s15, s23, s31
+    vadd.f32 s0, s0, s14
+    vadd.f32 s0, s0, s15
+    subs r10, r10, #8
+    bhs 2b
+3:  adds r10, r10, #8
+    beq 5f
+4:  vldmia r8!, {s16}
+    vldmia r9!, {s24}
+    vmul.f32 s16, s16, s24
+    subs r10, r10, #1
+    vadd.f32 s0, s0, s16
+    bne 4b
+5:  add r0, r0, r7
+    vstmia r3!, {s0}
+    subs r6, r6, #1
+    bne 1b
+    fl_leave
+    .size flowlet_f32_transposed, . - flowlet_f32_transposed
+    .popsection
+
 @ Four lanes: row i of a block has its sums in s(4 i) .. s(4 i + 3), the weights are s(16 + i), the inputs s20-s23, the
 @ products s24-s31.
 
@@ -293,6 +409,8 @@ flowlet_f32_batch:
     .purgem fl_relu
     .purgem fl_block
     .purgem fl_last
+    .purgem fl_sparse
+    .purgem fl_last_sparse
     .purgem fl_enter
     .purgem fl_leave
     .purgem fl_lanes

@@ -202,7 +202,6 @@ pub fn live<P: Decider<5, 1>>(
     let mut learned = Digest::new();
     learned.update(session.learner().average());
     let deployed = deeds(session);
-    drop((controller, journal));
 
     // The power has gone and come back.
     let learner = Learner::new(artefact, constants, SEED, &mut *memory.learner)

@@ -45,7 +45,7 @@ fn main() -> ! {
     let config = Config { slice, warmup: 0, every: 1, ..*mode };
     let Ok(artefact) = Artefact::new(ARTEFACT) else { refuse!("the artefact is refused") };
     // SAFETY: this is the only place that names it.
-    let memory = unsafe { &mut *(&raw mut LEARNED) };
+    let memory = unsafe { &mut *core::ptr::addr_of_mut!(LEARNED) };
     let mut learner = match Learner::new(&artefact, config, 1, memory) {
         Ok(learner) => learner,
         Err(error) => refuse!("{}", defmt::Display2Format(&error)),

@@ -6,6 +6,8 @@
 //! up to, sets the critics back to the factory's and the actor to the delta that was kept ([`Learner::resets`] counts); what
 //! acts stays.
 
+#[cfg(test)]
+mod tests;
 mod update;
 
 use super::config::{Config, LearnerError};

@@ -189,7 +189,6 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
             return Err(Error::usage(format!(
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
-                 actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
                  temperature, spread, reward_limit, every, exploration, correlation, stride, horizon, warmup or slice; of \
                  the session screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or \
                  reward"

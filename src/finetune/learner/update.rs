@@ -124,7 +124,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
     }
 
     /// Copies a batch out of the ring.
-    fn draw_batch(&mut self) {
+    pub(super) fn draw_batch(&mut self) {
         let (obs, act) = (self.layout.obs, self.layout.act);
         let p = self.layout.carve(self.memory.as_mut());
         let replay = Replay::new(self.ring, &mut self.cursor, p.ring);

@@ -48,7 +48,7 @@ pub struct Script {
 
 impl Script {
     /// That of the program's snapshot.
-    pub const SHORT: Self = Self { episodes: 5, slices: 50, hurried: true };
+    pub const SHORT: Self = Self { episodes: 7, slices: 50, hurried: true };
 
     /// A hundred thousand control steps, with the session's own constants.
     pub const LONG: Self = Self { episodes: 34, slices: 50, hurried: false };

@@ -333,8 +333,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             copy(p.done, action);
             self.close(reward, after);
         } else {
-            Replay::new(self.ring, &mut self.cursor, p.ring).cut();
-            self.begun = EMPTY;
+            self.cut();
             self.refused = self.refused.saturating_add(1);
         }
     }
@@ -352,6 +351,13 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         for (mean, a) in p.done.iter_mut().zip(action) {
             *mean = if count <= 1 { *a } else { math::flush(*mean + share * (a - *mean)) };
         }
+    }
+
+    /// What is recorded next does not follow from what was.
+    pub(super) fn cut(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        Replay::new(self.ring, &mut self.cursor, p.ring).cut();
+        self.begun = EMPTY;
     }
 
     /// Ends the transition.

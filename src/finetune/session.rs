@@ -15,8 +15,11 @@
 //!   held; where one is worse than the best by [`Config::slack`], the learner goes on from the best.
 //! * **Ready**: the best is ahead by [`Config::gain`] and has not been beaten for [`Config::patience`] screenings. Since the
 //!   number of candidates spends the guard's error, the trial begins when the state has been saved.
-//! * **Trial**: candidate and deployed weights play by the guard's order, without noise; the learner learns on from what
-//!   all of them do. Better: the candidate plays on, and is deployed when it has been saved.
+//! * **Trial**: candidate and deployed weights play by the guard's order, without noise. Better: the candidate plays on, and is
+//!   deployed when it has been saved.
+//!
+//! The learner learns while the reference is measured and while candidates are screened, and rests else: from weights that
+//! stay as they are and try nothing it would unlearn what their neighbours are worth.
 //!
 //! The mean metric of a screening only proposes; what is deployed is the guard's decision alone, with its stated errors.
 //! The learner's reward and the guard's metric are two numbers: the learner never sees the metric.
@@ -61,10 +64,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Five blocks a screening, a gain of 0.1, a slack of 0.3; the best is tried when twelve candidates were screened and the
-    /// last two were no better: a trial costs as many blocks as some ten screenings.
+    /// Five blocks a screening, a gain of 0.1, a slack of 1, so that the learner never goes back; the best is tried when
+    /// fifteen candidates were screened and the last two were no better, since a trial takes as many blocks as several
+    /// screenings, in which nothing is learned.
     pub const fn new(guard: guard::Config) -> Self {
-        Self { guard, screening: 5, gain: 0.1, slack: 0.3, patience: 2, first: 12 }
+        Self { guard, screening: 5, gain: 0.1, slack: 1.0, patience: 2, first: 15 }
     }
 
     fn check(&self) -> Result<(), SessionError> {
@@ -341,7 +345,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         factory: impl FnOnce(&mut R, &mut [f32]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.close(After::Next);
-        if self.stage != Stage::Work {
+        if self.learns() {
             self.learner.pulse();
         }
         let decided = match self.player() {
@@ -362,8 +366,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// The transition under way is over.
     fn close(&mut self, after: After) {
         if let Some((1.., reward)) = self.open.take() {
-            self.learner.close(reward, after);
+            if self.learns() {
+                self.learner.close(reward, after);
+            } else {
+                self.learner.cut();
+            }
         }
+    }
+
+    fn learns(&self) -> bool {
+        matches!(self.stage, Stage::Reference | Stage::Screening)
     }
 
     /// The next observation does not follow from the last: the robot was moved, an episode was broken off.

@@ -33,7 +33,8 @@ fn targets_look_ahead_over_decisions() {
                 1 => After::Unknown,
                 _ => After::Next,
             };
-            let reward = if rng.next_u32() % 97 == 0 { f32::NAN } else { 4.0 * math::symmetric_uniform(rng.next_u32()) };
+            let reward =
+                if rng.next_u32() % 97 == 0 { f32::NAN } else { 4.0 * math::symmetric_uniform(rng.next_u32()) };
             // The observation is the number of the decision; the action tells it too, and its range is -2 to 2.
             learner.record(&[index as f32 / 1000.0, 0.5], &[index as f32 / 3000.0], reward, after);
             list.push(reward.is_finite().then_some((f64::from(reward), after)));

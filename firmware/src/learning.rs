@@ -35,9 +35,30 @@ const SEED: u64 = 1;
 /// The learner's constants.
 pub const LEARNER: Config = Config::ADAM;
 
-/// The session's: blocks are episodes.
-pub const SESSION: session::Config =
-    session::Config::new(guard::Config { settle: 0, ..guard::Config::new(STEPS as u16) });
+/// How long a life is.
+#[derive(Debug, Clone, Copy)]
+pub struct Script {
+    /// Episodes.
+    pub episodes: u32,
+    /// Slices in a control step, at most.
+    pub slices: u32,
+    /// A candidate is tried after one episode of screening, however it did, so that a short life has a trial and saves it.
+    pub hurried: bool,
+}
+
+impl Script {
+    /// That of the program's snapshot.
+    pub const SHORT: Self = Self { episodes: 5, slices: 50, hurried: true };
+
+    /// A hundred thousand control steps, with the session's own constants.
+    pub const LONG: Self = Self { episodes: 34, slices: 50, hurried: false };
+
+    /// Blocks are episodes.
+    const fn session(self) -> session::Config {
+        let usual = session::Config::new(guard::Config { settle: 0, ..guard::Config::new(STEPS as u16) });
+        if self.hurried { session::Config { screening: 1, gain: 0.0, patience: 0, first: 0, ..usual } } else { usual }
+    }
+}
 
 /// A flash for the state, in RAM: sectors of 1 kB, written in words of 8 bytes.
 pub type Flash = SimulatedFlash<SECTORS, 1024, 8>;
@@ -88,13 +109,12 @@ pub struct Memory<'m> {
     pub state: &'m mut [u8],
 }
 
-/// Learns for so many episodes, with at most `slices` slices a control step; `watch` does what it is given, once, and may
-/// measure it. A sentence where something is wrong.
+/// Learns as the script says; `watch` does what it is given, once, and may measure it. A sentence where something is wrong.
 pub fn live<P: Decider<5, 1>>(
     policy: &mut P,
     artefact: &Artefact<'_>,
     memory: &mut Memory<'_>,
-    (episodes, slices): (u32, u32),
+    script: Script,
     mut watch: impl FnMut(Work, &mut dyn FnMut()),
 ) -> Result<Outcome, &'static str> {
     // The artefact's own CRC-32 is its last word.
@@ -111,7 +131,7 @@ pub fn live<P: Decider<5, 1>>(
     let constants = Config { temperature: artefact.temperature().max(1e-3), ..LEARNER };
     let learner = Learner::new(artefact, constants, SEED, &mut *memory.learner)
         .map_err(|_| "the learner does not fit the policy")?;
-    let session = Session::new(learner, SESSION, SEED).map_err(|_| "the session is refused")?;
+    let session = Session::new(learner, script.session(), SEED).map_err(|_| "the session is refused")?;
     let learning = LearningPolicy::new(&mut *policy, session).map_err(|_| "the policy is another one")?;
     let config = ControlConfig::new(PERIOD_US, Furuta::OBS_NAMES, Furuta::ACT_NAMES, [Limits::new(-10.0, 10.0)]);
     let mut controller = Controller::new(learning, &config).map_err(|_| "the controller is refused")?;
@@ -120,7 +140,7 @@ pub fn live<P: Decider<5, 1>>(
     journal.load(&mut [&mut *memory.state], crc).map_err(|_| "the flash cannot be read")?;
 
     let mut due = 0u32;
-    for episode in 0..episodes {
+    for episode in 0..script.episodes {
         plant.reset(&mut resets);
         if controller.supervisor().state() == State::Idle {
             controller.arm().map_err(|_| "the robot cannot be armed")?;
@@ -139,7 +159,7 @@ pub fn live<P: Decider<5, 1>>(
             let (passage, metric) = (guard::Passage::of(&command), Furuta::metric(&seen(&plant)));
             let event = session.after(passage, &command.action, (reward * REWARD_SCALE) as f32, metric);
             verdicts += u32::from(matches!(event, Some(Event::Verdict(_))));
-            for _ in 0..slices {
+            for _ in 0..script.slices {
                 let mut more = false;
                 watch(Work::Slice, &mut || more = session.slice());
                 if !more {
@@ -182,12 +202,11 @@ pub fn live<P: Decider<5, 1>>(
     let mut learned = Digest::new();
     learned.update(session.learner().average());
     let deployed = deeds(session);
-    drop((controller, journal));
 
     // The power has gone and come back.
     let learner = Learner::new(artefact, constants, SEED, &mut *memory.learner)
         .map_err(|_| "the learner does not fit the policy")?;
-    let mut session = Session::new(learner, SESSION, SEED).map_err(|_| "the session is refused")?;
+    let mut session = Session::new(learner, script.session(), SEED).map_err(|_| "the session is refused")?;
     let mut journal: Journal<_, PAGE> =
         Journal::new(Blocking(&mut *memory.flash), range, memory.state.len()).map_err(|_| "the flash is too small")?;
     let loaded = journal.load(&mut [&mut *memory.state], crc).map_err(|_| "the flash cannot be read")?;

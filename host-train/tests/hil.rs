@@ -199,7 +199,7 @@ fn a_board_learns_what_the_host_does() {
     let port = board(1 << 18, 4096);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    // Ten episodes in which a candidate is screened, tried and, by a test that is hardly one, promoted.
+    // Ten episodes in which candidates are screened and tried by a test that is hardly one.
     let learning = ["--set", "env.friction=5", "--seconds", "60", "--seed", "3", "--json"];
     let soon = ["screening=1", "gain=0", "alpha=0.5", "margin=0", "rounds=3", "actor_rate=0.003", "warmup=50"];
     let soon: Vec<String> = soon.iter().flat_map(|pair| ["--set".to_string(), format!("finetune.{pair}")]).collect();
@@ -216,15 +216,15 @@ fn a_board_learns_what_the_host_does() {
         [&["--finetune", "--policy", FURUTA_CRITIC, "--out", &out, "--record", &log][..], &learning, &soon].concat();
     let r = report(&hil(&port, &args));
     assert_eq!((&r["equal"], &r["board"], &r["decisions"]), (&true.into(), &"thread".into(), &6000.into()));
-    assert_eq!((&r["updates"], r["telemetry"].as_u64()), (&host_report["updates"], Some(60)));
+    assert_eq!((&r["updates"], r["telemetry"].as_u64()), (&host_report["updates"], Some(70)));
     assert_eq!((r["returns"].as_array().unwrap().len(), &r["ram_bytes"]), (10, &r["ram_bytes"]));
     let learned = path("board/learned.flw");
     assert_eq!(std::fs::read(&learned).unwrap(), std::fs::read(path("host/learned.flw")).unwrap());
     assert_eq!(r["promoted"], host_report["promoted"].as_u64().unwrap().gt(&0));
-    // A row a second, of which the last has the updates.
+    // A row a second, and one at the end of every episode.
     let table = std::fs::read_to_string(path("board/learning.csv")).unwrap();
     let last: Vec<&str> = table.lines().last().unwrap().split(',').collect();
-    assert_eq!((table.lines().count(), last[0], last[1]), (61, "60", "6000"), "{table}");
+    assert_eq!((table.lines().count(), last[0], last[1]), (71, "60", "6000"), "{table}");
     let command = |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_host-train")).args(args).output().unwrap();
     for args in [&["verify", &learned, "--json"][..], &["inspect", &learned, "--json"]] {
         report(&command(args));

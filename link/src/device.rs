@@ -400,20 +400,21 @@ impl Service<'_, '_> {
             };
             talk.answer(port, header, result);
             let decided = episode.as_ref().filter(|episode| before.is_some_and(|before| before != episode.decisions));
-            match (decided, &self.pupil) {
-                (Some(episode), _) if header.kind == kind::OBSERVATION => {
+            if header.kind == kind::OBSERVATION {
+                let due = |episode: &&Episode| {
                     let every = episode.reset.telemetry;
-                    if every != 0 && episode.decisions % every == 0 {
-                        talk.send_telemetry(port, &episode.telemetry());
-                    }
+                    every != 0 && episode.decisions.is_multiple_of(every)
+                };
+                if let Some(episode) = decided.filter(due) {
+                    talk.send_telemetry(port, &episode.telemetry());
                 }
-                (Some(_), Some(pupil)) => {
-                    if let Some(learning) = pupil.telemetry() {
-                        talk.send_telemetry(port, &learning.bytes());
-                        port.learning(&learning);
-                    }
-                }
-                _ => {}
+            } else if header.kind == kind::SAMPLE
+                && let Some(pupil) = &self.pupil
+                && (decided.is_some() || before.is_some() && episode.is_none())
+                && let Some(learning) = pupil.telemetry(episode.is_none())
+            {
+                talk.send_telemetry(port, &learning.bytes());
+                port.learning(&learning);
             }
         }
     }

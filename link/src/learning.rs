@@ -15,7 +15,7 @@ pub struct Learn {
     pub seed: u64,
     /// Seed of the stream that all decisions draw from.
     pub noise: u64,
-    /// A telemetry frame after every so many decisions; zero for none.
+    /// A telemetry frame after every so many decisions and at the end of every episode; zero for none.
     pub telemetry: u32,
     /// The learner's constants.
     pub learner: finetune::Config,

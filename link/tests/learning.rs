@@ -3,7 +3,7 @@
 //! A script is all the bytes that arrive, so every run is the same. Oracles: `Session` with the same requests, its
 //! learner's `merge`, and words that a refusal must have.
 
-use flowlet::finetune::guard::{self, Passage};
+use flowlet::finetune::guard::{self, Passage, Player};
 use flowlet::finetune::session::{self, Session};
 use flowlet::finetune::{self, Learner, Optimiser, Storage, Trained, words};
 use flowlet::policy::{Artefact, Policy, PolicyScratch};
@@ -101,7 +101,7 @@ fn learn() -> Learn {
         critic_rate: 1e-3,
         actor_rate: 1e-2,
         gradient_limit: 10.0,
-        discount: 0.9,
+        discount: 0.99,
         target_rate: 0.1,
         acting_rate: 0.5,
         temperature: 0.1,
@@ -115,7 +115,7 @@ fn learn() -> Learn {
         horizon: 2,
         slice: 20_000,
     };
-    let guard = guard::Config { settle: 0, rounds: 2, ..guard::Config::new((STEPS * DECISIONS) as u16) };
+    let guard = guard::Config { settle: 0, alpha: 0.5, ..guard::Config::new((STEPS * DECISIONS) as u16) };
     let session = session::Config { screening: 1, gain: 0.0, ..session::Config::new(guard) };
     Learn { seed: 5, noise: 6, telemetry: 7, learner, session }
 }
@@ -199,10 +199,11 @@ fn words_of(artefact: &Artefact<'_>, learn: &Learn) -> usize {
     words(artefact.velocity().shape(), artefact.critics().next().unwrap().shape(), &learn.learner)
 }
 
-/// Episodes by the board and by a session here: every action, telemetry and what was learned have the same bits.
+/// Episodes by the board and by a session here: every action, telemetry and what was learned have the same bits. The metric
+/// is such that candidates win.
 #[test]
 fn the_board_learns_as_a_session_does() {
-    const EPISODES: usize = 12;
+    const EPISODES: usize = 24;
     let flash = furuta();
     let artefact = Artefact::new(flash.get()).unwrap();
     let policy = Policy::new(artefact).unwrap();
@@ -238,7 +239,8 @@ fn the_board_learns_as_a_session_does() {
             if expected.len() % 7 == 0 {
                 reports.push(Learning { decisions: expected.len() as u32, session: session.report() });
             }
-            steps = plant.steps();
+            let metric = f32::from(u8::from(session.player() == Player::Candidate));
+            steps = plant.steps().into_iter().map(|(reward, _)| (reward, metric)).collect();
             for (reward, metric) in &steps {
                 session.after(Passage::Free, &action, *reward, *metric);
             }
@@ -251,6 +253,7 @@ fn the_board_learns_as_a_session_does() {
         }
         session.cut();
         session.saved();
+        reports.push(Learning { decisions: expected.len() as u32, session: session.report() });
         stages.push(session.stage());
     }
     let mut params = [(); 2].map(|()| vec![0.0f32; artefact.velocity().as_f32().unwrap().params().len()]);
@@ -294,9 +297,10 @@ fn the_board_learns_as_a_session_does() {
             pieces.iter().flat_map(|asked| piece(&answer(&answers, *asked).1).unwrap().1.to_vec()).collect();
         assert_eq!(read, params.as_slice().as_bytes());
     }
-    // Something happened: updates, a candidate that is not the factory's, a trial.
-    assert!(session.learner().updates() > 100 && params[0] != params[1], "{:?}", session.report());
-    assert!(stages.contains(&session::Stage::Trial), "{stages:?}");
+    // Something happened: updates, trials, a policy that is deployed and is not the factory's.
+    let report = session.report();
+    assert!(report.updates > 200 && report.guard.deployed == Player::Incumbent, "{stages:?}, {report:?}");
+    assert_ne!(params[0], artefact.velocity().as_f32().unwrap().params());
 }
 
 #[test]
@@ -388,4 +392,66 @@ fn bad_observations_reach_no_learner() {
     assert_eq!(values[4..6], [values[3]; 2]);
     assert_eq!(values[6..], [0.0; 6]);
     assert_eq!((logged.len(), logged[3].session.refused), (4, 0));
+}
+
+/// Random requests with a good CRC while it learns: no panic, and it learns from anew as it should.
+#[test]
+fn any_requests_are_survived() {
+    let ending = |writer: &mut Writer| {
+        writer.ask(kind::LEARN, &learn().bytes());
+        writer.ask(kind::RESET, &Reset::default().bytes());
+        let mut plant = Plant(Xoshiro128PlusPlus::seed_from_u64(2));
+        (0..40).map(|_| writer.sample(0, &plant.steps(), &plant.observation())).collect::<Vec<_>>()
+    };
+    let actions = |writer: Writer, asked: &[u32]| -> Vec<u8> {
+        let (answers, _) = writer.play(1 << 17);
+        asked.iter().flat_map(|sequence| answer(&answers, *sequence).1[Action::HEAD..].to_vec()).collect()
+    };
+    let mut writer = Writer::new();
+    let asked = ending(&mut writer);
+    let expected = actions(writer, &asked);
+    assert_eq!(expected.len(), 4 * 40);
+    for seed in 0..20 {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
+        let mut writer = Writer::new();
+        for _ in 0..300 {
+            let length = rng.next_u32() as usize % PAYLOAD;
+            let mut payload: Vec<u8> = (0..length).map(|_| rng.next_u32() as u8).collect();
+            match rng.next_u32() % 12 {
+                0 => {
+                    let mut bytes = learn().bytes();
+                    let at = rng.next_u32() as usize % 96;
+                    bytes[at] = rng.next_u32() as u8;
+                    writer.ask(kind::LEARN, &bytes);
+                }
+                1 => {
+                    writer.ask(kind::RESET, &Reset::default().bytes());
+                }
+                2 => {
+                    writer.ask(kind::SNAPSHOT, &[rng.next_u32() as u8 % 4]);
+                }
+                3 => {
+                    writer.ask(kind::PARAMETERS, &[rng.next_u32() as u8, rng.next_u32() as u8, 0, 0, 200, 0]);
+                }
+                4..8 => {
+                    payload.truncate(20);
+                    payload.resize(20, 0);
+                    let steps: Vec<(f32, f32)> = (0..rng.next_u32() % 4)
+                        .map(|_| (f32::from_bits(rng.next_u32()), f32::from_bits(rng.next_u32())))
+                        .collect();
+                    let observation: Vec<f32> =
+                        payload.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                    let end = (rng.next_u32() % 16).saturating_sub(13) as u8;
+                    writer.sample(end, &steps, if end == 0 { &observation } else { &[] });
+                }
+                8 => writer.again(),
+                9 => writer.script.input.extend([None; 3]),
+                _ => {
+                    writer.ask((rng.next_u32() % 15) as u8, &payload);
+                }
+            }
+        }
+        let asked = ending(&mut writer);
+        assert!(actions(writer, &asked) == expected, "seed {seed}");
+    }
 }

@@ -84,7 +84,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
             let mut remark = bench.episode(board)?;
             bench.sensors()?;
             if all {
-                remark += &bench.learning(if long { 120 } else { 24 })?;
+                remark += &bench.learning(if long { 120 } else { 18 })?;
                 bench.bad_line()?;
                 bench.uploads()?;
                 bench.impatience()?;
@@ -307,7 +307,7 @@ impl Bench<'_> {
         let out = folder.path().join("run").display().to_string();
         let (policy, seconds) = (self.root.join("firmware/policies/furuta-critic.flw"), seconds.to_string());
         let args = ["--finetune", "--policy", &policy.display().to_string(), "--set", "env.friction=5", "--out", &out];
-        // A candidate is screened after two episodes, and tried by a test that is hardly one.
+        // A candidate is screened in the second of three episodes, and tried by a test that is hardly one.
         let soon = ["screening=1", "gain=0", "alpha=0.5", "margin=0", "rounds=3", "actor_rate=0.003", "warmup=50"];
         let soon: Vec<String> =
             soon.iter().flat_map(|pair| ["--set".to_string(), format!("finetune.{pair}")]).collect();

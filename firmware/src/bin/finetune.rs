@@ -3,7 +3,8 @@
 //! The policy's weights stay in flash, what is trained of them and all that the learner needs is one static array whose size is
 //! checked when the program is built. Ends with an error where a slice takes more than its bound, or where the state that
 //! was saved is not the one that is deployed after the power has gone. The log is the same on every target and on the host
-//! but for its measurements. Arguments: `episodes` of 3,000 control steps (3), `slices` at most in a control step (50).
+//! but for its measurements. Arguments: `long=1` for a
+//! hundred thousand control steps, `episodes` for another number of them.
 
 #![no_std]
 #![no_main]
@@ -13,7 +14,7 @@ use flowlet::finetune::{Fits, Learner, least_slice, words};
 use flowlet::net::CriticShape;
 use flowlet::policy::Artefact;
 use flowlet_firmware::embedded::furuta_critic::{self, ACT, ARTEFACT, CRITIC, MISFIT, OBS, PERIOD_US, VELOCITY};
-use flowlet_firmware::learning::{self, Flash, LEARNER, Memory, SECTORS, STEPS, Work};
+use flowlet_firmware::learning::{self, Flash, LEARNER, Memory, SECTORS, STEPS, Script, Work};
 use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, stack, time};
 
 const SHAPE: CriticShape = CRITIC.expect("the policy has no critics: export it with them");
@@ -35,8 +36,9 @@ static mut SAVED: [u8; STATE] = [0; STATE];
 #[entry]
 fn main() -> ! {
     init();
-    let episodes = argument("episodes").unwrap_or(3) as u32;
-    let slices = argument("slices").unwrap_or(50) as u32;
+    let script = if argument("long") == Some(1) { Script::LONG } else { Script::SHORT };
+    let episodes = argument("episodes").map_or(script.episodes, |n| n as u32);
+    let script = Script { episodes, ..script };
     let mut place = None;
     let policy = match furuta_critic::load(&mut place) {
         Ok(policy) => policy,
@@ -48,7 +50,7 @@ fn main() -> ! {
     let (learner, state) = unsafe { (&mut *(&raw mut LEARNED), &mut *(&raw mut SAVED)) };
     let mut memory = Memory { learner, flash: &mut flash, state };
     let (mut steps, mut pieces, mut commits, mut update) = (Cost::default(), Cost::default(), Cost::default(), 0u64);
-    let outcome = learning::live(policy, &artefact, &mut memory, (episodes, slices), |work, what| {
+    let outcome = learning::live(policy, &artefact, &mut memory, script, |work, what| {
         let ((), instructions) = time::measure(what);
         match work {
             Work::Step => steps.record(instructions),
@@ -71,13 +73,17 @@ fn main() -> ! {
     defmt::info!("digest of what is deployed, before and after the power had gone: {=u64:016x}", outcome.deployed);
     defmt::info!("saved: {=u32}, verdicts: {=u32}", outcome.saved, outcome.verdicts);
     defmt::info!("updates: {=u32}, late: {=u32}, resets: {=u32}", report.updates, report.late, report.resets);
-    defmt::info!("learner: {=usize} bytes", Learner::<[u32; WORDS]>::RAM_BYTES);
-    defmt::info!("bound of a slice: {=u32} instructions", LEARNER.slice);
-    defmt::info!("slices: {=u64} instructions at most, {=u64} in the mean", pieces.largest(), pieces.mean());
+    defmt::info!(
+        "learner: {=usize} bytes, {=usize} of them in one array",
+        Learner::<[u32; WORDS]>::RAM_BYTES,
+        4 * WORDS
+    );
+    defmt::info!("bound of a slice: {=u32} instructions of a Cortex-M4F", LEARNER.slice);
+    defmt::info!("instructions of a slice: {=u64} at most, {=u64} in the mean", pieces.largest(), pieces.mean());
     let updates = u64::from(report.updates.max(1));
-    defmt::info!("update: {=u64} instructions in the mean", update / updates);
-    defmt::info!("control step: {=u64} instructions at most, {=u64} in the mean", steps.largest(), steps.mean());
-    defmt::info!("step of a commit: {=u64} instructions at most", commits.largest());
+    defmt::info!("instructions of an update: {=u64}", update / updates);
+    defmt::info!("instructions of a control step: {=u64} at most, {=u64} in the mean", steps.largest(), steps.mean());
+    defmt::info!("instructions of a step of a commit: {=u64} at most", commits.largest());
     defmt::info!("stack of the program: {=u32} bytes", stack::used().unwrap_or(u32::MAX));
     if cfg!(target_abi = "eabihf") && pieces.largest() > u64::from(LEARNER.slice) {
         refuse!("a slice took more than its bound");

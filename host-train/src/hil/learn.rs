@@ -77,7 +77,7 @@ impl<'b> BoardPupil<'b> {
 
     /// The parameters of the policy that the guard has deployed, or of the learner's candidate; between episodes.
     pub fn read_back(&mut self, whose: Player) -> Result<Vec<f32>> {
-        let answer = self.board.ask(kind::SNAPSHOT, &[whose as u8])?;
+        let answer = self.ask(kind::SNAPSHOT, &[whose as u8])?;
         let [length, crc] = words(&answer)?;
         if u64::from(length) != 4 * u64::from(self.params) {
             return Err(garbled());
@@ -106,7 +106,12 @@ impl<'b> BoardPupil<'b> {
                 self.info.payload
             )));
         }
-        let answer = self.board.ask(kind::SAMPLE, &payload)?;
+        self.ask(kind::SAMPLE, &payload)
+    }
+
+    /// Asks, and passes on what the board told before its answer.
+    fn ask(&mut self, kind: u8, payload: &[u8]) -> Result<Vec<u8>> {
+        let answer = self.board.ask(kind, payload)?;
         self.board.take_telemetry().into_iter().try_for_each(&mut self.heard)?;
         Ok(answer)
     }
@@ -115,7 +120,7 @@ impl<'b> BoardPupil<'b> {
 impl Pupil for BoardPupil<'_> {
     fn decide(&mut self, observation: &[f32], action: &mut [f32]) -> Result<()> {
         if !self.is_under_way {
-            self.board.ask(kind::RESET, &self.reset.bytes())?;
+            self.ask(kind::RESET, &self.reset.bytes())?;
             self.is_under_way = true;
         }
         let asked = Instant::now();

@@ -174,7 +174,7 @@ fn told(learning: &Learning) -> String {
         ),
         Stage::Reference => stage,
         _ => format!(
-            "{stage}, metric {:.3} of {:.3}, last verdict {}",
+            "{stage}, best candidate's metric {:.3}, deployed {:.3}, last verdict {}",
             s.best,
             s.reference,
             format!("{:?}", g.verdict).to_lowercase()
@@ -324,7 +324,13 @@ mod tests {
         let said = said.borrow();
         for (line, words) in said.iter().zip([
             &["1.0 s: return none", "reference, candidate plays"][..],
-            &["6.0 s: return 14.0", "TD error 0.250", "screening", "metric 0.750 of 0.250", "last verdict worse"],
+            &[
+                "6.0 s: return 14.0",
+                "TD error 0.250",
+                "screening",
+                "best candidate's metric 0.750, deployed 0.250",
+                "last verdict worse",
+            ],
             &["12.0 s", "return 16.0", "round 2 of candidate 3", "2^4", "2^-1", "of 2^7"],
         ]) {
             assert!(words.iter().all(|word| line.contains(word)), "{line} has not {words:?}");

@@ -151,11 +151,11 @@ impl<'a> Pupil<'a> {
         };
     }
 
-    /// The telemetry frame, where one is due.
+    /// The telemetry frame, where one is due: after so many decisions, and at the end of an episode.
     #[inline(never)]
-    pub(super) fn telemetry(&self) -> Option<Learning> {
+    pub(super) fn telemetry(&self, is_end: bool) -> Option<Learning> {
         let every = self.learn.telemetry;
-        let due = every != 0 && self.decisions.is_multiple_of(every);
+        let due = every != 0 && (is_end || self.decisions.is_multiple_of(every));
         due.then(|| Learning { decisions: self.decisions, session: self.session.report() })
     }
 

@@ -111,12 +111,12 @@ impl Config {
         temperature: 0.1,
         spread: 0.3,
         reward_limit: 1.0,
-        every: 6,
+        every: 4,
         warmup: 500,
         exploration: 0.2,
         correlation: 0.8,
         stride: 4,
-        horizon: 3,
+        horizon: 5,
         slice: 20_000,
     };
 

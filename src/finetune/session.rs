@@ -15,13 +15,17 @@
 //!   held; where one is worse than the best by [`Config::slack`], the learner goes on from the best.
 //! * **Ready**: the best is ahead by [`Config::gain`] and has not been beaten for [`Config::patience`] screenings. Since the
 //!   number of candidates spends the guard's error, the trial begins when the state has been saved.
-//! * **Trial**: candidate and deployed weights play by the guard's order, without noise; the learner learns on from what
-//!   all of them do. Better: the candidate plays on, and is deployed when it has been saved.
+//! * **Trial**: candidate and deployed weights play by the guard's order, without noise. Better: the candidate plays on, and is
+//!   deployed when it has been saved.
+//!
+//! The learner learns while the reference is measured and while candidates are screened, and rests else: from weights that
+//! stay as they are and try nothing it would unlearn what their neighbours are worth.
 //!
 //! The mean metric of a screening only proposes; what is deployed is the guard's decision alone, with its stated errors.
 //! Screenings have the exploration's noise and what is deployed has none, so a candidate must be somewhat better than it
 //! looks to be tried. The guard's audits of what is deployed run in [`Stage::Work`]; while there is learning it is measured
-//! anew once in [`Config::refresh`] screenings. The learner's reward and the guard's metric are two numbers: the learner never sees the metric.
+//! anew once in [`Config::refresh`] screenings. The learner's reward and the guard's metric are two numbers: the learner
+//! never sees the metric.
 //!
 //! A decision closes the transition before it, which the learner gets with the mean of the actions that left the gate and
 //! the sum of the rewards, so `after` may be called once a decision or once a control step. What the robot does at rest, in
@@ -66,11 +70,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Five blocks a screening, a gain of 0.1, a slack of 0.3; the best is tried when twelve candidates were screened and the
-    /// last two were no better: a trial costs as many blocks as some ten screenings. What is deployed is measured again after
-    /// forty.
+    /// Five blocks a screening, a gain of 0.05, a slack of 1, so that the learner never goes back; the best is tried when
+    /// fifteen candidates were screened and the last two were no better, since a trial takes as many blocks as several
+    /// screenings, in which nothing is learned. What is deployed is measured again after forty.
     pub const fn new(guard: guard::Config) -> Self {
-        Self { guard, screening: 5, gain: 0.1, slack: 0.3, patience: 2, first: 12, refresh: 40 }
+        Self { guard, screening: 5, gain: 0.05, slack: 1.0, patience: 2, first: 15, refresh: 40 }
     }
 
     fn check(&self) -> Result<(), SessionError> {
@@ -382,7 +386,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         factory: impl FnOnce(&mut R, &mut [f32]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.close(After::Next);
-        if self.stage != Stage::Work {
+        if self.learns() {
             self.learner.pulse();
         }
         let decided = match self.player() {
@@ -404,10 +408,14 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// The transition under way is over. A decision that came to nothing leaves the one before it without a successor.
     fn close(&mut self, after: After) {
         match self.open.take() {
-            Some((1.., reward)) => self.learner.close(reward, after),
+            Some((1.., reward)) if self.learns() => self.learner.close(reward, after),
             Some(_) => self.learner.cut(),
             None => {}
         }
+    }
+
+    fn learns(&self) -> bool {
+        matches!(self.stage, Stage::Reference | Stage::Screening)
     }
 
     /// The next observation does not follow from the last: the robot was moved, an episode was broken off.

@@ -55,6 +55,28 @@ fn better_candidate(player: Player) -> f32 {
     if player == Player::Candidate { 0.9 } else { 0.5 }
 }
 
+/// In a trial the learner neither updates nor records; before and after it does both.
+#[test]
+fn the_learner_rests_in_a_trial() {
+    let bytes = factory(8);
+    let mut session =
+        Session::new(learner_of(&bytes, crate::finetune::Config { transitions: 4000, ..constants() }), config(), 1)
+            .unwrap();
+    let known = |s: &Session<'_, Vec<u32>>| (s.learner().updates(), s.learner().transitions());
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    let (updates, transitions) = known(&session);
+    assert!(updates > 0 && transitions > 0);
+    session.go_on_unsaved();
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    // The update under way and the decision that ended the screening were finished.
+    let rested = known(&session);
+    assert!(rested.0 <= updates + 1 && rested.1 <= transitions + 1, "{rested:?}");
+    session.go_on_unsaved();
+    let blocks = session.report().blocks;
+    live(&mut session, better_candidate, |s| s.report().blocks > blocks + 2);
+    assert!(known(&session).0 > rested.0 + 10 && known(&session).1 > rested.1 + 30);
+}
+
 /// Reference, screenings, trial, promotion, and the promoted weights are deployed from then on.
 #[test]
 fn a_better_candidate_is_deployed() {

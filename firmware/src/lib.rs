@@ -8,6 +8,7 @@
 //! * [`mod@log`]: `defmt` frames over semihosting.
 //! * [`uart`]: the board's serial port, for hardware in the loop.
 //! * [`embedded`]: the policies in flash, checked before they are used.
+//! * [`learning`]: a policy that goes on learning on a changed plant, for the program `finetune` and for the host.
 //! * [`scenario`]: what can happen to a controlled plant, for the program `control` and for the host.
 //!
 //! Guarantees: no allocation; no floating point in an interrupt handler; a panic, a fault or a stack that ran into the
@@ -20,6 +21,7 @@
 #![no_std]
 
 pub mod embedded;
+pub mod learning;
 pub mod log;
 pub mod scenario;
 pub mod stack;

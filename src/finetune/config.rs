@@ -92,6 +92,48 @@ pub enum LearnerError {
 }
 
 impl Config {
+    /// Adam and 2,000 transitions, deltas of low rank, for rewards of a decision up to 1.
+    pub const ADAM: Self = Self {
+        actor: Trained::LowRank(1),
+        critic: Trained::LowRank(4),
+        optimiser: Optimiser::Adam,
+        transitions: 2000,
+        storage: Storage::I16,
+        batch: 16,
+        actor_batch: 4,
+        candidates: 8,
+        critic_rate: 2e-3,
+        actor_rate: 1e-3,
+        gradient_limit: 10.0,
+        discount: 0.99,
+        target_rate: 0.015,
+        acting_rate: 0.015,
+        temperature: 0.1,
+        spread: 0.3,
+        reward_limit: 1.0,
+        every: 6,
+        warmup: 500,
+        exploration: 0.2,
+        correlation: 0.8,
+        stride: 4,
+        horizon: 3,
+        slice: 20_000,
+    };
+
+    /// With moments of 16 bits and 500 transitions.
+    pub const LEAN: Self =
+        Self { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(3), ..Self::ADAM };
+
+    /// Every layer: for chips with more RAM.
+    pub const ALL: Self = Self { actor: Trained::All, critic: Trained::All, ..Self::ADAM };
+
+    /// The last layers alone, to compare with.
+    pub const LAST: Self = Self { actor: Trained::Last(1), critic: Trained::Last(1), ..Self::ADAM };
+
+    /// All of these, by name.
+    pub const MODES: [(&str, Self); 4] =
+        [("adam", Self::ADAM), ("lean", Self::LEAN), ("all", Self::ALL), ("last", Self::LAST)];
+
     /// Names the first constant that is out of range.
     pub fn check(&self) -> Result<(), LearnerError> {
         let positive = |x: f32| (1e-9..=1e6).contains(&x);

@@ -6,6 +6,8 @@
 //! up to, sets the critics back to the factory's and the actor to the delta that was kept ([`Learner::resets`] counts); what
 //! acts stays.
 
+#[cfg(test)]
+mod tests;
 mod update;
 
 use super::config::{Config, LearnerError};
@@ -241,6 +243,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
     /// The delta that was kept.
     pub fn kept(&self) -> &[f32] {
         self.layout.delta(Place::Kept, self.memory.as_ref())
+    }
+
+    /// The slow average of what learns: the next candidate.
+    pub fn average(&self) -> &[f32] {
+        self.layout.delta(Place::Average, self.memory.as_ref())
     }
 
     /// The policy that was kept, or the factory's, as the parameters of an artefact: `out` has the length of the factory's.

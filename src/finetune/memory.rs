@@ -90,6 +90,7 @@ impl Layout {
 pub(super) enum Place {
     Acting = 1,
     Kept = 2,
+    Average = 4,
 }
 
 impl Layout {

@@ -86,7 +86,7 @@ const PART: usize = 160;
 const CALL: usize = 90;
 
 /// A slice's own: the memory is cut, and the end of a pass follows its last piece.
-const OVERHEAD: u32 = 900;
+const OVERHEAD: u32 = 1200;
 
 /// Of a step: its memory is cut, and the end of a pass.
 pub(super) const ENTRY: u32 = 500;
@@ -113,7 +113,7 @@ pub(super) const fn weighs(candidates: usize, act: usize) -> u32 {
 
 /// Of a pass over numbers: a part of the norm, of a step, of the slow copy, of fresh critics.
 pub(super) const NORM: Cost = Cost::new(500, 12);
-pub(super) const MOVE: Cost = Cost::new(600, 76);
+pub(super) const MOVE: Cost = Cost::new(600, 92);
 pub(super) const SLOW: Cost = Cost::new(500, 17);
 pub(super) const RESET: Cost = Cost::new(700, 60);
 
@@ -154,11 +154,12 @@ impl Perceptron {
 
     /// What they take backward: the bias's gradient, `U`'s, the columns, the slopes.
     pub(super) const fn backward_cost(&self, part: u8, rows: usize, rank: usize) -> Cost {
-        let inner = if rank > 0 { rank } else { rows };
+        // Of a column: its sum, and what it adds to the gradient of `V` and takes from `V`, or adds to that of its own.
+        let own = if rank > 0 { 14 * rank + 60 } else { column(rows) + CALL + 40 };
         match part {
             0 => Cost::new(PART, 10 * rows),
             1 => Cost::new(PART, product(rows) + column(rows) + sum(rows)),
-            2 => Cost::new(PART, product(inner) + column(inner) + sum(rows) + sum(rank)),
+            2 => Cost::new(PART + 2 * CALL, rows * 11 / 4 + 16 + own),
             _ => Cost::new(PART, 10 + function(self.activation)),
         }
     }

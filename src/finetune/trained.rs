@@ -381,24 +381,28 @@ impl<'a> Network<'a> {
                     }
                 }
                 2 => {
+                    let x = x.get(range.clone()).unwrap_or(&[]);
                     let y: &[f32] = if r > 0 { z } else { upper };
-                    for j in range {
-                        let input = x.get(j).copied().unwrap_or(0.0);
-                        // A ReLU that does not fire lets no gradient through, and its zero adds none here.
-                        let fires = input != 0.0;
-                        let one = j..j + 1;
-                        if fires && of_inner > 0 {
-                            add_scaled(columns_of_mut(inner, &one, y.len()), y, input);
+                    let lower = trace.lower.get_mut(range.clone()).unwrap_or_default();
+                    if below {
+                        let weights = columns_of(layer.weights, &range, rows);
+                        if self.shape.is_relu() {
+                            // One that does not fire lets no gradient through.
+                            kernel::gemv_transposed_sparse(weights, upper, x, lower);
+                        } else {
+                            kernel::gemv_transposed(weights, upper, lower);
                         }
-                        let mut sum = 0.0;
-                        if below && (fires || !self.shape.is_relu()) {
-                            sum = dot(columns_of(layer.weights, &one, rows), upper);
-                            if r > 0 {
-                                sum += dot(columns_of(layer.inner, &one, r), y);
+                    }
+                    if of_inner > 0 {
+                        let gradient = columns_of_mut(inner, &range, y.len()).chunks_exact_mut(y.len().max(1));
+                        gradient.zip(x).filter(|(_, x)| **x != 0.0).for_each(|(g, x)| add_scaled(g, y, *x));
+                    }
+                    if below && r > 0 {
+                        let columns = columns_of(layer.inner, &range, r).chunks_exact(r).zip(x).zip(lower);
+                        for ((column, x), lower) in columns {
+                            if *x != 0.0 || !self.shape.is_relu() {
+                                *lower += dot(column, y);
                             }
-                        }
-                        if let Some(lower) = trace.lower.get_mut(j) {
-                            *lower = sum;
                         }
                     }
                 }

@@ -152,6 +152,19 @@ pub(crate) fn gemv_transposed(w: &[f32], y: &[f32], x: &mut [f32]) {
     }
 }
 
+/// [`gemv_transposed`] for the columns whose mask is not zero, and zero for the others: the gradient below a ReLU, whose
+/// outputs are the mask.
+pub(crate) fn gemv_transposed_sparse(w: &[f32], y: &[f32], mask: &[f32], x: &mut [f32]) {
+    #[cfg(flowlet_vfp)]
+    assembly::gemv_transposed_sparse(w, y, mask, x);
+    #[cfg(not(flowlet_vfp))]
+    if fits(w, mask, x.len(), y.len()) {
+        for ((column, mask), x) in w.chunks_exact(y.len().max(1)).zip(mask).zip(x) {
+            *x = if *mask == 0.0 { 0.0 } else { column.iter().zip(y).fold(0.0, |sum, (weight, y)| sum + weight * y) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -297,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn masked_columns_of_a_transpose_are_zero_and_the_others_have_its_bits() {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(8);
+        for (rows, columns) in shapes().filter(|(_, columns)| *columns > 0) {
+            let (w, y, mut mask) =
+                (random(rows * columns, &mut rng), random(rows, &mut rng), random(columns, &mut rng));
+            mask.iter_mut().step_by(3).for_each(|mask| *mask = 0.0);
+            let (mut all, mut some) = (std::vec![0.5; columns], std::vec![0.5; columns]);
+            gemv_transposed(&w, &y, &mut all);
+            gemv_transposed_sparse(&w, &y, &mask, &mut some);
+            all.iter_mut().zip(&mask).filter(|(_, mask)| **mask == 0.0).for_each(|(x, _)| *x = 0.0);
+            assert_eq!(some, all, "{rows} x {columns}");
+        }
+    }
+
+    #[test]
     fn lengths_that_do_not_fit_leave_the_result_alone() {
         let (mut y, mut lanes) = ([0.5; 20], [[0.5; LANES]; 20]);
         for (weights, bias) in [(7, 20), (179, 20), (180, 19), (180, 0)] {
@@ -310,6 +338,8 @@ mod tests {
         gemv_add_relu(&[1.0; 179], &[1.0; 9], &mut y);
         gemv_add_sparse(&[1.0; 179], &[1.0; 9], &mut y, true);
         gemv_transposed(&[1.0; 179], &[1.0; 9], &mut y);
+        gemv_transposed_sparse(&[1.0; 179], &[1.0; 9], &[1.0; 20], &mut y);
+        gemv_transposed_sparse(&[1.0; 180], &[1.0; 9], &[1.0; 19], &mut y);
         assert_eq!((y, lanes), ([0.5; 20], [[0.5; LANES]; 20]));
         gemv_add(&[1.0; 7], &[1.0; 9], &mut []);
         dense_batch(&[], &[[1.0; LANES]; 9], &[], &mut []);

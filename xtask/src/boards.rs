@@ -64,6 +64,13 @@ pub fn select(root: &Path, list: &[String]) -> Result<Vec<Board>> {
     if list.is_empty() { all(root) } else { list.iter().map(|name| find(root, name)).collect() }
 }
 
+impl Board {
+    /// Whether floats are the core's own instructions.
+    pub fn has_fpu(&self) -> bool {
+        self.triple.ends_with("hf") || self.triple.contains("imafc")
+    }
+}
+
 fn read(root: &Path, name: &str) -> Result<Board> {
     let path = root.join("firmware/boards").join(name).join("board.toml");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -15,6 +15,7 @@
 //! * [`hil`]: `host-train hil` against the firmware in QEMU, over its serial port.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
 //! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
+//! * [`learner`]: what learning on the device takes.
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
 //! * [`results`], [`ablation`], [`few_step`], [`fine_tune`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
@@ -38,6 +39,7 @@ pub mod fine_tune;
 pub mod firmware_report;
 pub mod hil;
 pub mod images;
+pub mod learner;
 pub mod policy;
 pub mod profile_fit;
 pub mod python;
@@ -53,7 +55,9 @@ pub mod tools;
 #[path = "../../host-train/src/profile/cost.rs"]
 pub mod cost;
 
-/// The firmware's file: what happens on a board happens here.
+/// The firmware's files: what happens on a board happens here.
+#[path = "../../firmware/src/learning.rs"]
+pub mod learning;
 #[path = "../../firmware/src/scenario.rs"]
 pub mod scenario;
 
@@ -71,6 +75,8 @@ pub enum Command {
     Estimates(estimates::Options),
     /// Measure kernels and whole decisions on every target and write docs/firmware.md
     FirmwareReport(firmware_report::Options),
+    /// Measure what learning on the device takes: RAM by mode, slices, instructions of an update
+    Learner(learner::Options),
     /// Measure random policies on the Cortex-M4F and fit the constants of `host-train profile`
     ProfileFit(profile_fit::Options),
     /// Train all algorithms on all tasks over seeds and write docs/results.md with its pictures
@@ -115,6 +121,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Digests(options) => digests::run(&root, &options),
         Command::Estimates(options) => estimates::run(&root, &options),
         Command::FirmwareReport(options) => firmware_report::run(&root, &options),
+        Command::Learner(options) => learner::run(&root, &options),
         Command::ProfileFit(options) => profile_fit::run(&root, &options),
         Command::Results(options) => results::run(&root, &options),
         Command::Ablation(options) => ablation::run(&root, &options),

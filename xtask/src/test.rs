@@ -9,9 +9,11 @@
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::images::{self, IMAGES};
+use crate::learning::Script;
 use crate::steps::{Steps, output_of};
 use crate::{
-    c_interface, digests, estimates, firmware_report, hil, policy, profile_fit, python, qemu, refusals, snapshot, tools,
+    c_interface, digests, estimates, firmware_report, hil, learner, policy, profile_fit, python, qemu, refusals,
+    snapshot, tools,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use flowlet::conformance::CASES;
@@ -42,6 +44,10 @@ const SNAPSHOTS: [(&str, Option<&str>); 4] =
 
 /// The program with a snapshot that runs on the chip of a real board alone: what that board's image is made of.
 const RIG: &str = "rig";
+
+/// The program with a snapshot that runs on cores with a floating-point unit alone: it learns, which takes the others too
+/// long; and its policy.
+const LEARNER: (&str, Option<&str>) = ("finetune", Some("furuta-critic"));
 
 /// Lives in the snapshot of the program `journal`.
 const LIVES: u32 = 100;
@@ -101,6 +107,8 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
         steps.step("budget of the furuta policy on m4f", || firmware_report::check(root, board));
+        let life = if options.long { "a hundred thousand control steps of learning on m4f" } else { "learning on m4f" };
+        steps.step(life, || learner::check(root, board, options.long));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }
     hil::steps(&mut steps, root, &boards, options.long);
@@ -267,6 +275,9 @@ fn snapshots(steps: &mut Steps, root: &Path, boards: &[Board], bless: bool) {
         let source = boards.iter().find(|board| board.name == "m4f").filter(|_| bless);
         one_snapshot(steps, root, program, boards, source);
     }
+    let with_fpu: Vec<Board> = boards.iter().filter(|board| board.has_fpu()).cloned().collect();
+    let source = with_fpu.iter().find(|board| board.name == "m4f").filter(|_| bless);
+    one_snapshot(steps, root, LEARNER, &with_fpu, source);
     match boards::find(root, boards::CHIP) {
         Ok(chip) => one_snapshot(steps, root, (RIG, None), std::slice::from_ref(&chip), Some(&chip).filter(|_| bless)),
         Err(error) => steps.step(RIG, || Err(error)),
@@ -322,6 +333,7 @@ fn on_host(root: &Path, program: &str, snapshot: &Path) -> Result<String> {
         }
         "control" => policy::control_cases(&policy::Bytes::read(&digests::committed(root, "furuta"))?)?,
         "conformance" => CASES.iter().map(|(name, case)| format!("{name}: {:016x}", case(0))).collect(),
+        "finetune" => learner::lines(root, Script::SHORT)?,
         RIG => {
             let episode = Episode::run()?;
             vec![format!("return: {} over", episode.total), format!("digest: {:016x}", episode.digest.finish())]

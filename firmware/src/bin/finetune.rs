@@ -1,71 +1,92 @@
+//! A policy that goes on learning on the device, with the simulated plant: `learning`, measured.
+//!
+//! The policy's weights stay in flash, what is trained of them and all that the learner needs is one static array whose size is
+//! checked when the program is built. Ends with an error where a slice takes more than its bound, or where the state that
+//! was saved is not the one that is deployed after the power has gone. The log is the same on every target and on the host
+//! but for its measurements. Arguments: `long=1` for a
+//! hundred thousand control steps, `episodes` for another number of them.
+
 #![no_std]
 #![no_main]
-use flowlet::finetune::*;
-use flowlet::policy::Artefact;
-use flowlet_firmware::embedded::furuta_critic::{ARTEFACT, VELOCITY, CRITIC};
-use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, stack, time};
-use plants::Furuta;
-use rand_xoshiro::rand_core::SeedableRng;
-use rand_xoshiro::{Xoshiro128PlusPlus, Xoshiro256PlusPlus};
 
-const CONFIG: Config = Config {
-        actor: Trained::LowRank(1),
-        critic: Trained::LowRank(7),
-        optimiser: Optimiser::Adam,
-        transitions: 2000,
-        storage: Storage::I16,
-        batch: 16,
-        actor_batch: 8,
-        candidates: 8,
-        critic_rate: 1e-3,
-        actor_rate: 3e-4,
-        gradient_limit: 10.0,
-        discount: 0.99,
-        target_rate: 0.01,
-        acting_rate: 0.01,
-        temperature: 0.1,
-        spread: 0.3,
-        reward_limit: 5.0,
-        every: 4,
-        warmup: 0,
-        exploration: 0.1,
-        correlation: 0.8,
-        stride: 5,
-        horizon: 2,
-        slice: 20_000,
-};
-const WORDS: usize = words(&VELOCITY, &CRITIC.unwrap(), &CONFIG);
+use flowlet::finetune::session::state_bytes;
+use flowlet::finetune::{Fits, Learner, least_slice, words};
+use flowlet::net::CriticShape;
+use flowlet::policy::Artefact;
+use flowlet_firmware::embedded::furuta_critic::{self, ACT, ARTEFACT, CRITIC, MISFIT, OBS, PERIOD_US, VELOCITY};
+use flowlet_firmware::learning::{self, Flash, LEARNER, Memory, SECTORS, STEPS, Script, Work};
+use flowlet_firmware::{Cost, argument, entry, finish, init, refuse, stack, time};
+
+const SHAPE: CriticShape = CRITIC.expect("the policy has no critics: export it with them");
+const WORDS: usize = words(&VELOCITY, &SHAPE, &LEARNER);
+const STATE: usize = state_bytes(&VELOCITY, &LEARNER);
+
+/// Bytes of RAM that the learner may take.
+const LIMIT: usize = 96_000;
+
+const _: () = assert!(learning::fits(OBS, ACT, PERIOD_US), "{}", MISFIT);
+const _: () = Fits::<{ Learner::<[u32; WORDS]>::RAM_BYTES }, LIMIT>::OK;
+const _: () = assert!(least_slice(&VELOCITY, &SHAPE, &LEARNER) <= LEARNER.slice, "the slices are too short");
+const _: () = assert!(learning::sectors(STATE) <= SECTORS, "the flash is too small for the state");
+
+/// The learner's memory; static, so that the linker finds out when the board has less.
+static mut LEARNED: [u32; WORDS] = [0; WORDS];
+static mut SAVED: [u8; STATE] = [0; STATE];
 
 #[entry]
 fn main() -> ! {
     init();
-    let decisions = argument("n").unwrap_or(400);
-    let artefact = Artefact::new(ARTEFACT).unwrap();
-    static mut MEMORY: [u32; WORDS] = [0; WORDS];
-    let memory = unsafe { &mut *core::ptr::addr_of_mut!(MEMORY) };
-    let mut learner = Learner::new(&artefact, Config { slice: argument("slice").unwrap_or(20_000) as u32, ..CONFIG }, 1, &mut memory[..]).unwrap();
-    let mut plant = Furuta::new();
-    plant.reset(&mut Xoshiro256PlusPlus::seed_from_u64(1));
-    let mut noise = Xoshiro128PlusPlus::seed_from_u64(1);
-    let (mut slices, mut pulses, mut acts, mut records, mut finishes) = (Cost::default(), Cost::default(), Cost::default(), Cost::default(), Cost::default());
-    for _ in 0..decisions {
-        let obs = plant.observe().map(|v| v as f32);
-        pulses.record(time::measure(|| learner.pulse()).1);
-        let mut a = [0.0f32];
-        acts.record(time::measure(|| learner.act(&obs, &mut noise, &mut a)).1);
-        let mut r = 0.0;
-        for _ in 0..5 { r += plant.step(f64::from(a[0])); }
-        records.record(time::measure(|| learner.record(&obs, &a, r as f32 * 0.2, After::Next)).1);
-        let (mut all, mut any) = (0, false);
-        loop {
-            let (more, n) = time::measure(|| learner.slice());
-            if !more { break }
-            slices.record(n);
-            all += n; any = true;
+    let script = if argument("long") == Some(1) { Script::LONG } else { Script::SHORT };
+    let episodes = argument("episodes").map_or(script.episodes, |n| n as u32);
+    let script = Script { episodes, ..script };
+    let mut place = None;
+    let policy = match furuta_critic::load(&mut place) {
+        Ok(policy) => policy,
+        Err(error) => refuse!("the policy is refused and the motor not driven: {}", defmt::Display2Format(&error)),
+    };
+    let Ok(artefact) = Artefact::new(ARTEFACT) else { refuse!("the artefact is refused") };
+    let mut flash = Flash::new(1);
+    // SAFETY: this is the only place that names them, and it is passed once.
+    let (learner, state) = unsafe { (&mut *(&raw mut LEARNED), &mut *(&raw mut SAVED)) };
+    let mut memory = Memory { learner, flash: &mut flash, state };
+    let (mut steps, mut pieces, mut commits, mut update) = (Cost::default(), Cost::default(), Cost::default(), 0u64);
+    let outcome = learning::live(policy, &artefact, &mut memory, script, |work, what| {
+        let ((), instructions) = time::measure(what);
+        match work {
+            Work::Step => steps.record(instructions),
+            Work::Slice => {
+                pieces.record(instructions);
+                update += instructions;
+            }
+            Work::Commit => commits.record(instructions),
         }
-        if any { finishes.record(all); }
+    });
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => refuse!("{=str}", error),
+    };
+    let report = outcome.report;
+    defmt::info!("episodes: {=u32} of {=u32} control steps", episodes, STEPS);
+    defmt::info!("returns: {=f64} at first, {=f64} at last", outcome.returns[0], outcome.returns[1]);
+    defmt::info!("digest of the commands: {=u64:016x}", outcome.actions);
+    defmt::info!("digest of what was learned: {=u64:016x}", outcome.learned);
+    defmt::info!("digest of what is deployed, before and after the power had gone: {=u64:016x}", outcome.deployed);
+    defmt::info!("saved: {=u32}, verdicts: {=u32}", outcome.saved, outcome.verdicts);
+    defmt::info!("updates: {=u32}, late: {=u32}, resets: {=u32}", report.updates, report.late, report.resets);
+    defmt::info!(
+        "learner: {=usize} bytes, {=usize} of them in one array",
+        Learner::<[u32; WORDS]>::RAM_BYTES,
+        4 * WORDS
+    );
+    defmt::info!("bound of a slice: {=u32} instructions of a Cortex-M4F", LEARNER.slice);
+    defmt::info!("instructions of a slice: {=u64} at most, {=u64} in the mean", pieces.largest(), pieces.mean());
+    let updates = u64::from(report.updates.max(1));
+    defmt::info!("instructions of an update: {=u64}", update / updates);
+    defmt::info!("instructions of a control step: {=u64} at most, {=u64} in the mean", steps.largest(), steps.mean());
+    defmt::info!("instructions of a step of a commit: {=u64} at most", commits.largest());
+    defmt::info!("stack of the program: {=u32} bytes", stack::used().unwrap_or(u32::MAX));
+    if cfg!(target_abi = "eabihf") && pieces.largest() > u64::from(LEARNER.slice) {
+        refuse!("a slice took more than its bound");
     }
-    defmt::info!("slice mean {} max {}; pulse mean {} max {}; act {} {}; record {} {}; update {} {} n {}", slices.mean(), slices.largest(), pulses.mean(), pulses.largest(), acts.mean(), acts.largest(), records.mean(), records.largest(), finishes.mean(), finishes.largest(), learner.updates());
-    defmt::info!("stack {}", stack::used().unwrap_or(0));
     finish()
 }

@@ -99,40 +99,17 @@ pub struct Outcome {
 
 /// The named ways to configure a learner.
 pub fn mode(name: &str, spec: &EnvSpec, artefact: &Artefact<'_>) -> Result<Config> {
-    let adam = Config {
-        actor: Trained::LowRank(1),
-        critic: Trained::LowRank(7),
-        optimiser: Optimiser::Adam,
-        transitions: 2000,
-        storage: Storage::I16,
-        batch: 16,
-        actor_batch: 8,
-        candidates: 8,
-        critic_rate: 1e-3,
-        actor_rate: 3e-4,
-        gradient_limit: 10.0,
-        discount: 0.99,
-        target_rate: 0.01,
-        acting_rate: 0.01,
+    let of_task = |config: Config| Config {
         temperature: artefact.temperature().max(1e-3),
-        spread: 0.3,
         // The largest reward of a decision that the task's scale makes of the plant's.
         reward_limit: (spec.reward_scale * 5.0) as f32,
-        every: 4,
-        warmup: 500,
-        exploration: 0.1,
-        correlation: 0.8,
-        stride: 5,
-        horizon: 2,
-        slice: 20_000,
+        ..config
     };
-    Ok(match name {
-        "adam" => adam,
-        "lean" => Config { optimiser: Optimiser::Lean, transitions: 500, critic: Trained::LowRank(3), ..adam },
-        "all" => Config { actor: Trained::All, critic: Trained::All, ..adam },
-        "last" => Config { actor: Trained::Last(1), critic: Trained::Last(1), ..adam },
-        _ => return Err(Error::usage(format!("there is no mode {name}: use adam, lean, all or last"))),
-    })
+    Config::MODES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, config)| of_task(*config))
+        .ok_or_else(|| Error::usage(format!("there is no mode {name}: use adam, lean, all or last")))
 }
 
 /// Sets a constant by name.
@@ -212,8 +189,9 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
             return Err(Error::usage(format!(
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
-                 temperature, spread, reward_limit, every, exploration, correlation, stride, horizon, warmup or slice; of the \
-                 session screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or reward"
+                 temperature, spread, reward_limit, every, exploration, correlation, stride, horizon, warmup or slice; of \
+                 the session screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or \
+                 reward"
             )));
         }
     }

@@ -2,30 +2,36 @@
 //!
 //! An update draws a batch, computes its temporal-difference targets with the critics' slow deltas, takes an optimiser's
 //! step with each critic, moves the slow deltas, makes the actor's targets by Reverse Flow Matching and takes a step with it;
-//! last it publishes: an average follows the
-//! delta that learns, and acts from the next [`Learner::promote`] on. [`Learner::slice`] does one layer of one row, or a
-//! chunk of an optimiser's step, and returns; what an update computes does not depend on what happens between its slices,
-//! for its batch is copied at its start and the average changes after its last slice alone.
+//! at the next pulse it is published: an average follows the delta that learns, and acts from the next
+//! [`Learner::promote`] on. [`Learner::slice`] goes on with it for a [`Budget`], to any column of any layer. What an update
+//! computes does not depend on where it was cut, nor on what is called in between: its batch is copied by the pulse that
+//! begins it, and nothing else changes the deltas that learn before the pulse that ends it.
 //!
 //! No panics, no allocation, the same bits everywhere.
 
 use super::super::actor;
+use super::super::config::Config;
+use super::super::memory::{Layout, Parts};
 use super::super::optimiser::{Clock, Step};
 use super::super::replay::{After, Replay};
 use super::super::slice::{self, Budget, Cut};
+use super::super::trained::Network;
 use super::{Learner, Report, Slot, advance, clip, copy, draw, place};
+use crate::flow::Plan;
 use crate::math;
+use crate::policy::ActionRange;
 use rand_core::Rng;
+use rand_xoshiro::Xoshiro128PlusPlus;
 
 /// What the next slice does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Idle,
-    /// A layer of the policy at the row's next observation.
+    /// The policy at the row's next observation.
     NextAction,
-    /// A layer of a slow critic there.
+    /// A slow critic there.
     NextValue,
-    /// A layer of a critic at the row, forward.
+    /// A critic at the row, forward.
     Fit,
     /// The same backward.
     FitBack,
@@ -35,13 +41,13 @@ pub(super) enum Stage {
     Move,
     /// A part of the slow critics.
     Slow,
-    /// A layer of the policy at the actor's row.
+    /// The policy at the actor's row.
     Action,
-    /// A layer of a critic at a candidate.
+    /// A critic at a candidate.
     Candidate,
     /// The candidates' mean.
     Weigh,
-    /// The actor's layer forward.
+    /// The actor forward.
     Regress,
     /// The gradient at its outputs.
     Pull,
@@ -79,7 +85,7 @@ pub(super) struct Counter {
 impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
     /// Whether an update has slices left.
     pub fn is_busy(&self) -> bool {
-        !matches!(self.at.stage, Stage::Idle | Stage::Publish | Stage::Restarted)
+        self.at.is_busy()
     }
 
     /// Once a decision: every [`every`](super::super::Config::every) of them the update that is done is published and the
@@ -118,7 +124,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
     }
 
     /// Copies a batch out of the ring.
-    fn draw_batch(&mut self) {
+    pub(super) fn draw_batch(&mut self) {
         let (obs, act) = (self.layout.obs, self.layout.act);
         let p = self.layout.carve(self.memory.as_mut());
         let replay = Replay::new(self.ring, &mut self.cursor, p.ring);
@@ -156,32 +162,62 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
     /// under way.
     pub fn slice(&mut self) -> bool {
         let busy = self.is_busy();
-        let mut left = Budget::of_slice(self.config.slice);
-        while self.step(&mut left) {}
+        let (mut at, mut left) = (self.at, Budget::of_slice(self.config.slice));
+        let mut work = Work {
+            config: &self.config,
+            layout: &self.layout,
+            actor: &self.actor,
+            critics: &self.critics,
+            frequencies: self.frequencies,
+            plan: &self.plan,
+            range: &self.range,
+            value_limit: self.value_limit,
+            updates: self.updates,
+            rng: &mut self.rng,
+            clocks: &mut self.clocks,
+            sums: &mut self.sums,
+            resets: &mut self.resets,
+            p: self.layout.carve(self.memory.as_mut()),
+        };
+        while at.is_busy() && work.step(&mut at, &mut left) {}
+        self.at = at;
         busy
     }
+}
 
-    /// One pass, or a part of it; `false` where the update or the budget ends.
-    fn step(&mut self, left: &mut Budget) -> bool {
-        let mut at = self.at;
-        let going = self.step_from(&mut at, left);
-        self.at = at;
-        going
-    }
+/// What a slice works on.
+struct Work<'w, 'a> {
+    config: &'w Config,
+    layout: &'w Layout,
+    actor: &'w Network<'a>,
+    critics: &'w [Network<'a>; 2],
+    frequencies: &'a [f32],
+    plan: &'w Plan,
+    range: &'w ActionRange<'a>,
+    value_limit: f32,
+    updates: u32,
+    rng: &'w mut Xoshiro128PlusPlus,
+    clocks: &'w mut [Clock; 3],
+    sums: &'w mut Report,
+    resets: &'w mut u32,
+    p: Parts<'w>,
+}
 
-    fn step_from(&mut self, at: &mut Counter, left: &mut Budget) -> bool {
-        if !self.is_busy() || !left.take(slice::ENTRY) {
+impl Work<'_, '_> {
+    /// One pass, or a part of it; `false` where the budget ends.
+    fn step(&mut self, at: &mut Counter, left: &mut Budget) -> bool {
+        if !left.take(slice::ENTRY) {
             return false;
         }
         let (obs, act) = (self.layout.obs, self.layout.act);
         let row_len = self.layout.row;
-        let mut p = self.layout.carve(self.memory.as_mut());
+        let p = &mut self.p;
         // A row: s, a, r, mask, target, s'.
         let row = p.rows.get_mut(at.row * row_len..(at.row + 1) * row_len).unwrap_or_default();
         let (now, rest) = row.split_at_mut_checked(obs + act).unwrap_or_default();
         let (facts, next) = rest.split_at_mut_checked(3).unwrap_or_default();
         let [reward, mask, target] = facts else { return false };
-        let [first, second] = p.critics;
+        let [first, second] = &mut p.critics;
         let (critic, network) = if at.critic == 0 { (first, &self.critics[0]) } else { (second, &self.critics[1]) };
         match at.stage {
             Stage::Idle | Stage::Publish | Stage::Restarted => return false,
@@ -192,7 +228,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                         return false;
                     }
                     if at.turn == 0 {
-                        draw(&mut self.rng, p.noise);
+                        draw(self.rng, p.noise);
                         copy(p.latent, p.noise);
                     }
                     copy(p.trace.input, if is_next { next } else { now.get(..obs).unwrap_or(&[]) });
@@ -204,10 +240,10 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                     return false;
                 }
                 at.ready = false;
-                advance(&self.plan, p.latent, p.trace.output);
+                advance(self.plan, p.latent, p.trace.output);
                 at.turn += 1;
                 if at.turn >= self.plan.steps {
-                    clip(&self.plan, p.latent);
+                    clip(self.plan, p.latent);
                     (at.turn, at.critic) = (0, 0);
                     at.stage = if is_next { Stage::NextValue } else { Stage::Candidate };
                 }
@@ -253,7 +289,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                 let error = q - *target;
                 if q.is_nan() || q.abs() > 4.0 * self.value_limit {
                     *at = Counter::RESET;
-                    self.resets = self.resets.saturating_add(1);
+                    *self.resets = self.resets.saturating_add(1);
                     return true;
                 }
                 let share = 1.0 / self.config.batch as f32;
@@ -280,7 +316,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                 if at.at >= n {
                     if !at.norm.is_finite() {
                         *at = Counter::RESET;
-                        self.resets = self.resets.saturating_add(1);
+                        *self.resets = self.resets.saturating_add(1);
                         return true;
                     }
                     let which = if of_actor { 2 } else { at.critic };
@@ -294,8 +330,11 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
             }
             Stage::Move | Stage::ActorMove => {
                 let of_actor = at.stage == Stage::ActorMove;
-                let (delta, moments) =
-                    if of_actor { (p.actor, p.actor_moments) } else { (critic.delta, critic.moments) };
+                let (delta, moments) = if of_actor {
+                    (&mut *p.actor, &mut *p.actor_moments)
+                } else {
+                    (&mut *critic.delta, &mut *critic.moments)
+                };
                 let (n, words) = (delta.len(), self.layout.moments);
                 let Some(range) = left.units(&mut at.at, n, slice::MOVE) else { return false };
                 if let (Some(numbers), Some(gradient), Some(moments), Some(step)) = (
@@ -340,14 +379,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                         return false;
                     }
                     if at.critic == 0 {
-                        actor::propose(
-                            &mut self.rng,
-                            self.range.squash,
-                            p.latent,
-                            self.config.spread,
-                            at.turn,
-                            candidate,
-                        );
+                        actor::propose(self.rng, self.range.squash, p.latent, self.config.spread, at.turn, candidate);
                     }
                     copy(p.trace.input, now.get(..obs).unwrap_or(&[]));
                     copy(p.trace.input.get_mut(obs..).unwrap_or_default(), candidate);
@@ -423,7 +455,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
                 if at.at >= n {
                     (at.at, at.turn, at.critic) = (0, at.turn + 1, at.turn);
                     if at.turn > 2 {
-                        self.clocks = [Clock::START; 3];
+                        *self.clocks = [Clock::START; 3];
                         *at = Counter { stage: Stage::Restarted, ..Counter::IDLE };
                     }
                 }
@@ -449,6 +481,10 @@ impl Counter {
         step: None,
         value: 0.0,
     };
+
+    fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::Idle | Stage::Publish | Stage::Restarted)
+    }
 
     fn next_row(&mut self, rows: usize, again: Stage, then: Stage) {
         self.row += 1;

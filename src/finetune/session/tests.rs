@@ -14,7 +14,7 @@ const BLOCK: u16 = 20;
 
 fn config() -> Config {
     let guard = guard::Config { settle: 0, rounds: 60, ..guard::Config::new(BLOCK) };
-    Config { screening: 3, ..Config::new(guard) }
+    Config { guard, screening: 3, gain: 0.05, slack: 0.1, patience: 1, first: 1 }
 }
 
 fn learner(bytes: &[u32]) -> Learner<'_, Vec<u32>> {

@@ -40,7 +40,11 @@ unsafe extern "C" {
     /// The same for at least one row and one column, without the columns whose input is zero.
     #[cfg(flowlet_vfp)]
     fn flowlet_f32_sparse(job: *const Job);
-    /// The same with four inputs a column and four results a row.
+    /// Reads `columns` floats from `x`, of each column where that is not zero `rows` weights, and `rows` floats from `start`;
+    /// writes `columns` results. At least one column.
+    #[cfg(flowlet_vfp)]
+    fn flowlet_f32_transposed(job: *const Job);
+    /// As the first with four inputs a column and four results a row.
     fn flowlet_f32_batch(job: *const Job);
 }
 
@@ -77,6 +81,20 @@ pub(super) fn gemv_add_sparse(w: &[f32], x: &[f32], y: &mut [f32], relu: bool) {
         // SAFETY: `w` has as many rows and columns as `y` and `x` are long, and both are at least one.
         unsafe { flowlet_f32_sparse(&job) };
     }
+}
+
+/// See [`super::gemv_transposed_sparse`].
+#[cfg(flowlet_vfp)]
+#[inline]
+pub(super) fn gemv_transposed_sparse(w: &[f32], y: &[f32], mask: &[f32], x: &mut [f32]) {
+    let (rows, columns) = (y.len(), x.len());
+    if !fits(w, mask, columns, rows) || columns == 0 {
+        return;
+    }
+    let (start, y) = (y.as_ptr(), x.as_mut_ptr());
+    let job = Job { w: w.as_ptr(), x: mask.as_ptr(), start, y, keep: 0, rows, columns };
+    // SAFETY: `w` has as many rows and columns as `y` and `x` are long, the mask is as long as `x`, and there is a column.
+    unsafe { flowlet_f32_transposed(&job) };
 }
 
 /// See [`super::dense`].

@@ -259,6 +259,62 @@ flowlet_f32_sparse:
     .size flowlet_f32_sparse, . - flowlet_f32_sparse
     .popsection
 
+@ Sums over the rows of each column whose mask is not zero, zero for the others. Of the job the inputs are the mask, and
+@ the sums' start is the vector that the columns are multiplied with. Eight rows are a turn; between a product and its sum
+@ stands another product, so nothing waits.
+    .pushsection .text.flowlet_f32_transposed, "ax", %progbits
+    .thumb
+    .p2align 2
+    .global flowlet_f32_transposed
+    .type flowlet_f32_transposed, %function
+    .thumb_func
+flowlet_f32_transposed:
+    fl_enter
+    mov r11, #0
+1:  ldr r12, [r1], #4
+    lsls lr, r12, #1
+    vmov s0, r11
+    beq 5f
+    mov r8, r0
+    mov r9, r2
+    subs r10, r5, #8
+    blo 3f
+2:  vldmia r8!, {s16-s23}
+    vldmia r9!, {s24-s31}
+    vmul.f32 s8, s16, s24
+    vmul.f32 s9, s17, s25
+    vadd.f32 s0, s0, s8
+    vmul.f32 s10, s18, s26
+    vadd.f32 s0, s0, s9
+    vmul.f32 s11, s19, s27
+    vadd.f32 s0, s0, s10
+    vmul.f32 s12, s20, s28
+    vadd.f32 s0, s0, s11
+    vmul.f32 s13, s21, s29
+    vadd.f32 s0, s0, s12
+    vmul.f32 s14, s22, s30
+    vadd.f32 s0, s0, s13
+    vmul.f32 s15, s23, s31
+    vadd.f32 s0, s0, s14
+    vadd.f32 s0, s0, s15
+    subs r10, r10, #8
+    bhs 2b
+3:  adds r10, r10, #8
+    beq 5f
+4:  vldmia r8!, {s16}
+    vldmia r9!, {s24}
+    vmul.f32 s16, s16, s24
+    subs r10, r10, #1
+    vadd.f32 s0, s0, s16
+    bne 4b
+5:  add r0, r0, r7
+    vstmia r3!, {s0}
+    subs r6, r6, #1
+    bne 1b
+    fl_leave
+    .size flowlet_f32_transposed, . - flowlet_f32_transposed
+    .popsection
+
 @ Four lanes: row i of a block has its sums in s(4 i) .. s(4 i + 3), the weights are s(16 + i), the inputs s20-s23, the
 @ products s24-s31.
 

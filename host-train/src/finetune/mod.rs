@@ -89,7 +89,7 @@ pub struct Outcome {
     pub ram_bytes: usize,
     /// Resets after divergence.
     pub resets: u32,
-    /// Trials by the guard, and those of them that ended in a promotion.
+    /// Candidates that were tried by the guard, and those of them that were promoted.
     pub trials: [u32; 2],
     /// Every verdict with its robot time, s.
     pub verdicts: Vec<(f64, Verdict)>,
@@ -275,7 +275,7 @@ pub fn finetune(
         rows: run.rows,
         ram_bytes,
         resets: pupil.session.learner().resets(),
-        trials: [pupil.verdicts.len() as u32, better as u32],
+        trials: [u32::from(pupil.session.report().guard.candidates), better as u32],
         verdicts: pupil.verdicts.iter().map(|(step, verdict)| (*step as f64 * period, *verdict)).collect(),
         params,
     })

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! * **Reference**: the deployed weights play [`Config::screening`] blocks, so that there is a mean to beat.
-//! * **Screening**: the learner's average, frozen, plays as many with the exploration's noise. One that is the best so far is
-//!   held; where one is worse than the best by [`Config::slack`], the learner goes on from the best.
+//! * **Screening**: the learner's average, frozen, plays as many, the first half of them with the exploration's noise, the
+//!   others without: those are measured, for noise hides what weights are worth. The best so far is held; where one is worse
+//!   than the best by [`Config::slack`], the learner goes on from the best.
 //! * **Ready**: the best is ahead by [`Config::gain`] and has not been beaten for [`Config::patience`] screenings. Since the
 //!   number of candidates spends the guard's error, the trial begins when the state has been saved.
 //! * **Trial**: candidate and deployed weights play by the guard's order, without noise. Better: the candidate plays on, and is
@@ -51,7 +52,7 @@ use rand_core::Rng;
 pub struct Config {
     /// Blocks and errors of the guard.
     pub guard: guard::Config,
-    /// Blocks of a screening, at least 1.
+    /// Blocks of a screening, at least 1; half of them, rounded down, explore and are not measured.
     pub screening: u16,
     /// Mean metric by which the best must be ahead of the deployed weights to be tried, 0 to 1.
     pub gain: f32,
@@ -64,11 +65,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Five blocks a screening, a gain of 0.05, a slack of 1, so that the learner never goes back; the best is tried when
-    /// fifteen candidates were screened and the last two were no better, since a trial takes as many blocks as several
+    /// Six blocks a screening, a gain of 0.05, a slack of 1, so that the learner never goes back; the best is tried when
+    /// twelve candidates were screened and the last two were no better, since a trial takes as many blocks as several
     /// screenings, in which nothing is learned.
     pub const fn new(guard: guard::Config) -> Self {
-        Self { guard, screening: 5, gain: 0.05, slack: 1.0, patience: 2, first: 15 }
+        Self { guard, screening: 6, gain: 0.05, slack: 1.0, patience: 2, first: 12 }
     }
 
     fn check(&self) -> Result<(), SessionError> {
@@ -211,6 +212,8 @@ pub struct Session<'a, M> {
     total: f32,
     /// Blocks of this screening; of the deployed weights and of the candidate in this trial.
     screened: Mean,
+    /// Blocks of this screening with noise.
+    explored: u16,
     tried: [Mean; 2],
     screenings: u16,
     stale: u16,
@@ -236,6 +239,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             sum: 0.0,
             total: 0.0,
             screened: Mean::default(),
+            explored: 0,
             tried: [Mean::default(); 2],
             screenings: 0,
             stale: 0,
@@ -351,7 +355,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         let decided = match self.player() {
             Player::Factory => factory(rng, action).map(|()| true),
             Player::Incumbent => Ok(self.learner.act_kept(observation, rng, action)),
-            Player::Candidate if self.stage == Stage::Screening => Ok(self.learner.explore(observation, rng, action)),
+            Player::Candidate if self.explores() => Ok(self.learner.explore(observation, rng, action)),
             Player::Candidate => Ok(self.learner.act(observation, rng, action)),
         };
         if !decided? {
@@ -372,6 +376,10 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
                 self.learner.cut();
             }
         }
+    }
+
+    fn explores(&self) -> bool {
+        self.stage == Stage::Screening && self.explored < self.config.screening / 2
     }
 
     fn learns(&self) -> bool {
@@ -455,8 +463,13 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
                 Some(Event::Block)
             }
             Stage::Reference | Stage::Screening => {
+                if self.explores() {
+                    self.explored += 1;
+                    return Some(Event::Block);
+                }
                 self.screened.add(mean);
-                if self.screened.blocks < self.config.screening { Some(Event::Block) } else { Some(self.screened()) }
+                let over = self.screened.blocks.saturating_add(self.explored) >= self.config.screening;
+                Some(if over { self.screened() } else { Event::Block })
             }
             Stage::Work | Stage::Ready | Stage::Promoted => Some(Event::Block),
         }
@@ -465,6 +478,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// The end of a screening.
     fn screened(&mut self) -> Event {
         let mean = core::mem::take(&mut self.screened).get().unwrap_or(0.0);
+        self.explored = 0;
         if self.stage == Stage::Reference {
             (self.reference, self.best) = (mean, mean);
             self.stage = Stage::Screening;
@@ -528,7 +542,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
 
     fn measure_deployed(&mut self) {
         self.stage = Stage::Reference;
-        self.screened = Mean::default();
+        (self.screened, self.explored) = (Mean::default(), 0);
         self.start_block();
     }
 

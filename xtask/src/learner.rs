@@ -1,8 +1,9 @@
-//! What learning on the device takes: RAM by mode from the constant functions, and, of the program `finetune` on the
-//! Cortex-M4F, the largest slice, the instructions of an update and what they leave of a control period.
+//! What learning on the device takes, on the Cortex-M4F: RAM by mode from the constant functions, slices by mode and bound
+//! from the program `slices`, and from the program `finetune`, in which a policy learns while it drives, the largest slice, the
+//! instructions of an update and what they leave of a control period.
 //!
-//! The program ends with an error where a slice takes more than its bound. Its log must be that of the same life on the host.
-//! QEMU counts instructions, not cycles: what is said of time is an estimate, with its assumption.
+//! A slice that takes more than its bound is an error, and so is a life whose log is not that of the host. QEMU counts
+//! instructions, not cycles: what is said of time is an estimate, with its assumption.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
@@ -33,6 +34,9 @@ const POLICY: &str = "furuta-critic";
 /// A hundred thousand control steps are some 5,000 updates of a few million instructions.
 const LIMIT: Duration = Duration::from_secs(1800);
 
+/// Bounds of a slice; 0 is the least that there may be.
+const BOUNDS: [u64; 3] = [0, 8_000, 20_000];
+
 /// Most bytes of RAM by mode, for both networks.
 const TARGETS: [(&str, usize); 2] = [("adam", 96_000), ("lean", 48_000)];
 
@@ -59,9 +63,51 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         let [a, b] = NETWORKS.map(|(_, obs)| 4 * array(obs, &config) + measured.beside);
         println!("{name:<6} {a:>32} {b:>32}");
     }
+    println!(
+        "\nslices and updates on m4f by the bound of a slice, instructions; random transitions of the furuta policy"
+    );
+    println!("{:<6} {:>7} {:>8} {:>6} {:>9} {:>7}", "mode", "bound", "largest", "mean", "update", "begin");
+    let rows = bounds(root, &board)?;
+    for Row { mode, bound, largest, mean, update, begin } in &rows {
+        println!("{mode:<6} {bound:>7} {largest:>8} {mean:>6} {update:>9} {begin:>7}");
+    }
+    println!("begin: the batch is drawn and the update before it published, in the control step of a decision\n");
     println!("{}", measured.sentence());
-    println!("{}", measured.estimate());
+    let adam = rows.iter().find(|row| row.mode == "adam" && row.bound == u64::from(LEARNER.slice));
+    println!("{}", measured.estimate(adam.context("the program's mode was not measured")?.update));
     Ok(0)
+}
+
+/// Of the program `slices`, in instructions.
+struct Row {
+    mode: &'static str,
+    bound: u64,
+    largest: u64,
+    mean: u64,
+    update: u64,
+    /// To publish an update and to begin the next.
+    begin: u64,
+}
+
+/// Every mode with every bound; an error where a slice takes more than its bound.
+fn bounds(root: &Path, board: &Board) -> Result<Vec<Row>> {
+    let elf = cargo::build_firmware(root, board, "slices", &Firmware::default())?;
+    let mut rows = Vec::new();
+    for (number, (mode, _)) in Config::MODES.iter().enumerate() {
+        for bound in BOUNDS {
+            let arguments = [format!("mode={number}"), format!("bound={bound}"), "updates=5".to_string()];
+            let outcome = qemu::execute(board, &elf, &arguments, LIMIT, |_| ())?;
+            ensure!(outcome.code == 0, "slices on {}:\n{}", board.name, outcome.lines.join("\n"));
+            let first = |label: &str| -> Result<u64> {
+                numbers("slices", &outcome, label)?.first().copied().with_context(|| format!("slices has no {label}"))
+            };
+            let (bound, largest) = (first("bound")?, first("largest slice")?);
+            ensure!(largest <= bound, "mode {mode}: a slice takes {largest} instructions, more than {bound}");
+            let (mean, update, begin) = (first("mean slice")?, first("update")?, first("begin of an update")?);
+            rows.push(Row { mode, bound, largest, mean, update, begin });
+        }
+    }
+    Ok(rows)
 }
 
 /// Words of a learner's array for a policy on `obs` observations.
@@ -82,6 +128,7 @@ pub fn check(root: &Path, board: &Board, long: bool) -> Result<String> {
             ensure!(bytes <= most, "a learner of {network} takes {bytes} bytes in mode {name}, more than {most}");
         }
     }
+    bounds(root, board)?;
     Ok(measured.sentence())
 }
 
@@ -100,23 +147,23 @@ struct Measured {
 impl Measured {
     fn sentence(&self) -> String {
         format!(
-            "{} control steps on m4f: {} updates, none late, of {} instructions in the mean; no slice takes more than its bound \
-             of {}, the largest {}, the mean {}",
+            "{} control steps on m4f: {} updates, none late, of {} instructions in the mean, those without the actor's step among \
+             them; no slice takes more than its bound of {}, the largest {}, the mean {}",
             self.control_steps, self.updates, self.update, LEARNER.slice, self.slice, self.mean_slice
         )
     }
 
-    /// Updates in a second beside a control loop.
-    fn estimate(&self) -> String {
+    /// Updates in a second beside a control loop, each of so many instructions.
+    fn estimate(&self, update: u64) -> String {
         let period = CLOCK_HZ / CYCLES / CONTROL_HZ;
         // The last slice of a period is not begun where it might not end.
         let idle = period - self.step as f64 - f64::from(LEARNER.slice);
         format!(
             "at {} MHz, {CYCLES} cycles an instruction assumed, and control at {CONTROL_HZ} Hz of {} instructions a step: {:.1} \
-             updates a second, an estimate",
+             updates of {update} instructions in a second, an estimate",
             CLOCK_HZ / 1e6,
             self.step,
-            CONTROL_HZ * idle / self.update as f64
+            CONTROL_HZ * idle / update as f64
         )
     }
 }
@@ -135,7 +182,7 @@ fn measure(root: &Path, board: &Board, script: Script) -> Result<Measured> {
             outcome.lines.join("\n")
         );
     }
-    let bytes = numbers(&outcome, "learner")?;
+    let bytes = numbers("finetune", &outcome, "learner")?;
     let [learner, array] = bytes[..] else { return Err(anyhow!("finetune does not say what the learner takes")) };
     let expected = 4 * array_of(root)? as u64;
     ensure!(array == expected, "the learner's array has {array} bytes, not {expected}");
@@ -144,12 +191,12 @@ fn measure(root: &Path, board: &Board, script: Script) -> Result<Measured> {
         (array..=array + BESIDE).contains(&ram),
         "the image has {ram} bytes of static RAM, which is not the learner's {array} and at most {BESIDE} beside"
     );
-    let [slice, mean_slice] = numbers(&outcome, "instructions of a slice")?[..] else {
+    let [slice, mean_slice] = numbers("finetune", &outcome, "instructions of a slice")?[..] else {
         return Err(anyhow!("finetune does not say what a slice takes"));
     };
     ensure!(slice <= u64::from(LEARNER.slice), "a slice takes {slice} instructions, more than {}", LEARNER.slice);
     let one = |label: &str, place: usize| -> Result<u64> {
-        numbers(&outcome, label)?
+        numbers("finetune", &outcome, label)?
             .get(place)
             .copied()
             .with_context(|| format!("finetune prints no numbers of `{label}`"))
@@ -166,8 +213,8 @@ fn measure(root: &Path, board: &Board, script: Script) -> Result<Measured> {
 }
 
 /// All whole numbers of a line.
-fn numbers(outcome: &Outcome, label: &str) -> Result<Vec<u64>> {
-    let value = outcome.value(label).with_context(|| format!("finetune prints no line `{label}`"))?;
+fn numbers(program: &str, outcome: &Outcome, label: &str) -> Result<Vec<u64>> {
+    let value = outcome.value(label).with_context(|| format!("{program} prints no line `{label}`"))?;
     Ok(value.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect())
 }
 
@@ -224,7 +271,7 @@ mod tests {
     fn numbers_are_read_from_a_line() {
         let lines = vec!["instructions of a slice: 19000 at most, 9000 in the mean".to_string()];
         let outcome = Outcome { lines, code: 0 };
-        assert_eq!(numbers(&outcome, "instructions of a slice").unwrap(), [19_000, 9_000]);
-        assert!(numbers(&outcome, "updates").is_err());
+        assert_eq!(numbers("finetune", &outcome, "instructions of a slice").unwrap(), [19_000, 9_000]);
+        assert!(numbers("finetune", &outcome, "updates").is_err());
     }
 }

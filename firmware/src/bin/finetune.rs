@@ -47,7 +47,7 @@ fn main() -> ! {
     let Ok(artefact) = Artefact::new(ARTEFACT) else { refuse!("the artefact is refused") };
     let mut flash = Flash::new(1);
     // SAFETY: this is the only place that names them, and it is passed once.
-    let (learner, state) = unsafe { (&mut *(&raw mut LEARNED), &mut *(&raw mut SAVED)) };
+    let (learner, state) = unsafe { (&mut *core::ptr::addr_of_mut!(LEARNED), &mut *core::ptr::addr_of_mut!(SAVED)) };
     let mut memory = Memory { learner, flash: &mut flash, state };
     let (mut steps, mut pieces, mut commits, mut update) = (Cost::default(), Cost::default(), Cost::default(), 0u64);
     let outcome = learning::live(policy, &artefact, &mut memory, script, |work, what| {

@@ -113,7 +113,7 @@ impl Config {
         reward_limit: 1.0,
         every: 4,
         warmup: 500,
-        exploration: 0.2,
+        exploration: 0.3,
         correlation: 0.8,
         stride: 4,
         horizon: 5,

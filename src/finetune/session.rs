@@ -70,11 +70,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// Five blocks a screening, a gain of 0.05, a slack of 1, so that the learner never goes back; the best is tried when
+    /// Five blocks a screening, a gain of 0.02, a slack of 1, so that the learner never goes back; the best is tried when
     /// fifteen candidates were screened and the last two were no better, since a trial takes as many blocks as several
     /// screenings, in which nothing is learned. What is deployed is measured again after forty.
     pub const fn new(guard: guard::Config) -> Self {
-        Self { guard, screening: 5, gain: 0.05, slack: 1.0, patience: 2, first: 15, refresh: 40 }
+        Self { guard, screening: 5, gain: 0.02, slack: 1.0, patience: 2, first: 15, refresh: 40 }
     }
 
     fn check(&self) -> Result<(), SessionError> {

@@ -53,6 +53,12 @@ impl Script {
     /// A hundred thousand control steps, with the session's own constants.
     pub const LONG: Self = Self { episodes: 34, slices: 50, hurried: false };
 
+    /// Fifteen minutes.
+    pub const WHOLE: Self = Self { episodes: 150, slices: 50, hurried: false };
+
+    /// All of these; the program's argument `script` is a place among them.
+    pub const ALL: [Self; 3] = [Self::SHORT, Self::LONG, Self::WHOLE];
+
     /// Blocks are episodes.
     const fn session(self) -> session::Config {
         let usual = session::Config::new(guard::Config { settle: 0, ..guard::Config::new(STEPS as u16) });

@@ -10,11 +10,11 @@ use crate::cargo::{self, Firmware};
 use crate::learning::{self, Flash, LEARNER, Memory, Script};
 use crate::policy::Bytes;
 use crate::qemu::{self, Outcome};
-use crate::{digests, elf, tools};
+use crate::{digests, document, elf, tools};
 use anyhow::{Context, Result, anyhow, ensure};
 use flowlet::control::LentPolicy;
 use flowlet::finetune::session::state_bytes;
-use flowlet::finetune::{Config, words};
+use flowlet::finetune::{Config, Trained, words};
 use flowlet::net::{Activation, CriticShape, Trunk, VelocityShape};
 use flowlet::policy::{Artefact, Policy, PolicyScratch};
 use std::path::Path;
@@ -23,7 +23,7 @@ use std::time::Duration;
 /// `cargo xtask learner`.
 #[derive(clap::Args)]
 pub struct Options {
-    /// A hundred thousand control steps instead of fifteen thousand
+    /// Fifteen minutes of the robot's time instead of a hundred thousand control steps
     #[arg(long)]
     long: bool,
 }
@@ -31,7 +31,7 @@ pub struct Options {
 /// The policy with its critics.
 const POLICY: &str = "furuta-critic";
 
-/// A hundred thousand control steps are some 5,000 updates of a few million instructions.
+/// Fifteen minutes are some 15,000 updates of a few million instructions, of which QEMU does a few hundred million a second.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Bounds of a slice; 0 is the least that there may be.
@@ -51,31 +51,58 @@ const CONTROL_HZ: f64 = 1000.0;
 /// Networks of the table: a policy on so many observations with critics as wide and deep.
 const NETWORKS: [(&str, usize); 2] = [("5-64-64-1, critics 6-64-64-1", 5), ("6-64-64-1, critics 7-64-64-1", 6)];
 
-/// Prints both tables.
+/// Prints the tables and writes docs/learner.md.
 pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let board = boards::find(root, "m4f")?;
     tools::ensure_targets(root, std::slice::from_ref(&board))?;
     tools::ensure_qemu(std::slice::from_ref(&board))?;
-    let measured = measure(root, &board, if options.long { Script::LONG } else { Script::SHORT })?;
-    println!("RAM of a learner, bytes: its array, and {} beside it; a flow policy of one step, f32", measured.beside);
-    println!("{:<6} {:>32} {:>32}", "mode", NETWORKS[0].0, NETWORKS[1].0);
-    for (name, config) in Config::MODES {
-        let [a, b] = NETWORKS.map(|(_, obs)| 4 * array(obs, &config) + measured.beside);
-        println!("{name:<6} {a:>32} {b:>32}");
-    }
-    println!(
-        "\nslices and updates on m4f by the bound of a slice, instructions; random transitions of the furuta policy"
-    );
-    println!("{:<6} {:>7} {:>8} {:>6} {:>9} {:>7}", "mode", "bound", "largest", "mean", "update", "begin");
-    let rows = bounds(root, &board)?;
-    for Row { mode, bound, largest, mean, update, begin } in &rows {
-        println!("{mode:<6} {bound:>7} {largest:>8} {mean:>6} {update:>9} {begin:>7}");
-    }
-    println!("begin: the batch is drawn and the update before it published, in the control step of a decision\n");
-    println!("{}", measured.sentence());
-    let adam = rows.iter().find(|row| row.mode == "adam" && row.bound == u64::from(LEARNER.slice));
-    println!("{}", measured.estimate(adam.context("the program's mode was not measured")?.update));
+    let measured = measure(root, &board, usize::from(options.long) + 1)?;
+    let block = markdown(&measured, &bounds(root, &board)?)?;
+    println!("{block}");
+    let path = root.join("docs/learner.md");
+    document::write(&path, "What learning on the device takes", "cargo xtask learner", &block)?;
+    println!("wrote {}", path.display());
     Ok(0)
+}
+
+fn markdown(measured: &Measured, rows: &[Row]) -> Result<String> {
+    let mut text = format!(
+        "RAM of a learner in all, bytes, {} of them beside its one array; transitions in 16 bits, the factory's weights in \
+         flash:\n\n",
+        measured.beside
+    );
+    text += &document::row(&["mode", "trained of the actor, of the critics", NETWORKS[0].0, NETWORKS[1].0]);
+    text += "| --- | --- | --- | --- |\n";
+    for (name, config) in Config::MODES {
+        let [a, b] = NETWORKS.map(|(_, obs)| (4 * array(obs, &config) + measured.beside).to_string());
+        let trained = format!("{}, {}", shown(config.actor), shown(config.critic));
+        text += &document::row(&[name, &trained, &a, &b]);
+    }
+    text += "\nAn update on the Cortex-M4F by the bound of a slice, instructions in QEMU; random transitions of the furuta \
+             policy. *Begin* is the pulse that publishes one update and draws the batch of the next, in the control step of a \
+             decision.\n\n";
+    text += &document::row(&["mode", "bound", "largest slice", "mean slice", "update", "begin"]);
+    text += "| --- | --- | --- | --- | --- | --- |\n";
+    for Row { mode, bound, largest, mean, update, begin } in rows {
+        let [bound, largest, mean, update, begin] = [bound, largest, mean, update, begin].map(u64::to_string);
+        text += &document::row(&[*mode, &bound, &largest, &mean, &update, &begin]);
+    }
+    let adam = rows.iter().find(|row| row.mode == "adam" && row.bound == u64::from(LEARNER.slice));
+    let update = adam.context("the program's mode was not measured")?.update;
+    Ok(format!(
+        "{text}\nThe program `finetune`, in which a policy learns while it drives: {}.\n\n{}.\n",
+        measured.sentence(),
+        measured.estimate(update)
+    ))
+}
+
+fn shown(trained: Trained) -> String {
+    match trained {
+        Trained::All => "all".into(),
+        Trained::Last(n) => format!("last {n}"),
+        Trained::LowRank(r) => format!("rank {r}"),
+        Trained::Bias => "biases".into(),
+    }
 }
 
 /// Of the program `slices`, in instructions.
@@ -117,10 +144,9 @@ fn array(obs: usize, config: &Config) -> usize {
     words(&policy, &CriticShape { obs, act, hidden, layers, activation }, config)
 }
 
-/// Runs the program and compares it with the host; the remark tells the figures.
+/// A hundred thousand control steps, or fifteen minutes, against the host; the remark tells the figures.
 pub fn check(root: &Path, board: &Board, long: bool) -> Result<String> {
-    let script = if long { Script::LONG } else { Script::SHORT };
-    let measured = measure(root, board, script)?;
+    let measured = measure(root, board, usize::from(long) + 1)?;
     for (name, most) in TARGETS {
         let config = Config::MODES.iter().find(|(known, _)| *known == name).context("a mode is gone")?.1;
         for (network, obs) in NETWORKS {
@@ -159,7 +185,7 @@ impl Measured {
         // The last slice of a period is not begun where it might not end.
         let idle = period - self.step as f64 - f64::from(LEARNER.slice);
         format!(
-            "at {} MHz, {CYCLES} cycles an instruction assumed, and control at {CONTROL_HZ} Hz of {} instructions a step: {:.1} \
+            "At {} MHz, {CYCLES} cycles an instruction assumed, and control at {CONTROL_HZ} Hz of {} instructions a step: {:.1} \
              updates of {update} instructions in a second, an estimate",
             CLOCK_HZ / 1e6,
             self.step,
@@ -168,11 +194,11 @@ impl Measured {
     }
 }
 
-fn measure(root: &Path, board: &Board, script: Script) -> Result<Measured> {
+fn measure(root: &Path, board: &Board, number: usize) -> Result<Measured> {
+    let script = Script::ALL[number];
     let options = Firmware { policy: Some(digests::committed(root, POLICY)), ..Firmware::default() };
     let elf = cargo::build_firmware(root, board, "finetune", &options)?;
-    let long = u32::from(script.episodes == Script::LONG.episodes);
-    let outcome = qemu::execute(board, &elf, &[format!("long={long}")], LIMIT, |_| ())?;
+    let outcome = qemu::execute(board, &elf, &[format!("script={number}")], LIMIT, |_| ())?;
     ensure!(outcome.code == 0, "finetune on {}:\n{}", board.name, outcome.lines.join("\n"));
     for line in lines(root, script)? {
         ensure!(

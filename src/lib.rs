@@ -62,6 +62,11 @@ struct Readme;
 #[doc = include_str!("../docs/estimator.md")]
 struct EstimatorPage;
 
+/// And those of the page on fine-tuning.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/fine-tuning.md")]
+struct FineTuningPage;
+
 /// And those of the page on the guard.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/guard.md")]

@@ -43,7 +43,7 @@ struct Case {
 
 const FURUTA: &str = "firmware/policies/furuta-critic.flw";
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 5] = [
     Case {
         name: "worn",
         what: "furuta, worn bearings (friction x 5)",
@@ -52,8 +52,15 @@ const CASES: [Case; 3] = [
         modes: &["adam", "lean", "last", "all"],
     },
     Case {
+        name: "heavy-worn",
+        what: "furuta, heavier arm, weaker motor, worn bearings (inertia x 1.4, torque x 0.7, friction x 4)",
+        policy: FURUTA,
+        set: &["env.arm_inertia=1.4", "env.motor_torque=0.7", "env.friction=4"],
+        modes: &["adam"],
+    },
+    Case {
         name: "heavy",
-        what: "furuta, heavier arm and weaker motor (inertia x 1.4, torque x 0.7)",
+        what: "furuta, heavier arm and weaker motor alone",
         policy: FURUTA,
         set: &["env.arm_inertia=1.4", "env.motor_torque=0.7"],
         modes: &["adam"],
@@ -63,6 +70,13 @@ const CASES: [Case; 3] = [
         what: "furuta, pendulum's encoder off by 0.1 rad",
         policy: FURUTA,
         set: &["env.pendulum_offset=0.1"],
+        modes: &["adam"],
+    },
+    Case {
+        name: "cartpole",
+        what: "cartpole, heavier pole (0.5 kg instead of 0.1; decisions of 40 ms, learned from each)",
+        policy: "firmware/policies/cartpole-critic.flw",
+        set: &["env.pole_mass=0.5", "finetune.every=1", "finetune.stride=2", "finetune.horizon=3", "finetune.first=7"],
         modes: &["adam"],
     },
 ];

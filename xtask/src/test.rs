@@ -112,7 +112,11 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         steps.step("firmware in C on m4f", || c_interface::check_program(root, board));
         steps.step("estimates on m4f", || estimates::check(root, board));
         steps.step("budget of the furuta policy on m4f", || firmware_report::check(root, board));
-        let life = if options.long { "a hundred thousand control steps of learning on m4f" } else { "learning on m4f" };
+        let life = if options.long {
+            "fifteen minutes of learning on m4f"
+        } else {
+            "100,000 control steps of learning on m4f"
+        };
         steps.step(life, || learner::check(root, board, options.long));
         steps.step("cost model on m4f", || profile_fit::check(root, board));
     }

@@ -3,8 +3,8 @@
 //! The policy's weights stay in flash, what is trained of them and all that the learner needs is one static array whose size is
 //! checked when the program is built. Ends with an error where a slice takes more than its bound, or where the state that
 //! was saved is not the one that is deployed after the power has gone. The log is the same on every target and on the host
-//! but for its measurements. Arguments: `long=1` for a
-//! hundred thousand control steps, `episodes` for another number of them.
+//! but for its measurements. Argument: `script`, 0 for
+//! seven episodes, 1 for a hundred thousand control steps, 2 for fifteen minutes.
 
 #![no_std]
 #![no_main]
@@ -36,9 +36,9 @@ static mut SAVED: [u8; STATE] = [0; STATE];
 #[entry]
 fn main() -> ! {
     init();
-    let script = if argument("long") == Some(1) { Script::LONG } else { Script::SHORT };
-    let episodes = argument("episodes").map_or(script.episodes, |n| n as u32);
-    let script = Script { episodes, ..script };
+    let Some(script) = Script::ALL.get(argument("script").unwrap_or(0) as usize) else {
+        refuse!("there is no such script");
+    };
     let mut place = None;
     let policy = match furuta_critic::load(&mut place) {
         Ok(policy) => policy,
@@ -47,10 +47,10 @@ fn main() -> ! {
     let Ok(artefact) = Artefact::new(ARTEFACT) else { refuse!("the artefact is refused") };
     let mut flash = Flash::new(1);
     // SAFETY: this is the only place that names them, and it is passed once.
-    let (learner, state) = unsafe { (&mut *(&raw mut LEARNED), &mut *(&raw mut SAVED)) };
+    let (learner, state) = unsafe { (&mut *core::ptr::addr_of_mut!(LEARNED), &mut *core::ptr::addr_of_mut!(SAVED)) };
     let mut memory = Memory { learner, flash: &mut flash, state };
     let (mut steps, mut pieces, mut commits, mut update) = (Cost::default(), Cost::default(), Cost::default(), 0u64);
-    let outcome = learning::live(policy, &artefact, &mut memory, script, |work, what| {
+    let outcome = learning::live(policy, &artefact, &mut memory, *script, |work, what| {
         let ((), instructions) = time::measure(what);
         match work {
             Work::Step => steps.record(instructions),
@@ -66,7 +66,7 @@ fn main() -> ! {
         Err(error) => refuse!("{=str}", error),
     };
     let report = outcome.report;
-    defmt::info!("episodes: {=u32} of {=u32} control steps", episodes, STEPS);
+    defmt::info!("episodes: {=u32} of {=u32} control steps", script.episodes, STEPS);
     defmt::info!("returns: {=f64} at first, {=f64} at last", outcome.returns[0], outcome.returns[1]);
     defmt::info!("digest of the commands: {=u64:016x}", outcome.actions);
     defmt::info!("digest of what was learned: {=u64:016x}", outcome.learned);

@@ -45,7 +45,7 @@ fn main() -> ! {
     let config = Config { slice, warmup: 0, every: 1, ..*mode };
     let Ok(artefact) = Artefact::new(ARTEFACT) else { refuse!("the artefact is refused") };
     // SAFETY: this is the only place that names it.
-    let memory = unsafe { &mut *(&raw mut LEARNED) };
+    let memory = unsafe { &mut *core::ptr::addr_of_mut!(LEARNED) };
     let mut learner = match Learner::new(&artefact, config, 1, memory) {
         Ok(learner) => learner,
         Err(error) => refuse!("{}", defmt::Display2Format(&error)),
@@ -53,13 +53,14 @@ fn main() -> ! {
     let mut rng = Xoshiro128PlusPlus::seed_from_u64(1);
     let mut uniform = || math::symmetric_uniform(rng.next_u32());
     let (mut slices, mut pulses, mut records) = (Cost::default(), Cost::default(), Cost::default());
-    let mut all = 0;
-    while learner.updates() < updates {
+    let (mut all, mut done) = (0, 0);
+    while done < updates {
         let observation: [f32; OBS] = core::array::from_fn(|_| uniform());
         let action: [f32; ACT] = core::array::from_fn(|_| 5.0 * uniform());
         let reward = uniform();
         records.record(time::measure(|| learner.record(&observation, &action, reward, After::Next)).1);
         pulses.record(time::measure(|| learner.pulse()).1);
+        done += u32::from(learner.is_busy());
         loop {
             let (more, instructions) = time::measure(|| learner.slice());
             if !more {

@@ -8,7 +8,7 @@
 //! seed. No allocation, no panics, the same bits everywhere, as long as no update is late.
 
 use flowlet::control::{Config as ControlConfig, Controller, Decider, Input, Limits, State, Untimed};
-use flowlet::finetune::guard;
+use flowlet::finetune::guard::{self, Player};
 use flowlet::finetune::session::{self, Event, LearningPolicy, Session};
 use flowlet::finetune::{Config, Learner};
 use flowlet::math::Digest;
@@ -178,7 +178,7 @@ pub fn live<P: Decider<5, 1>>(
         if !controller.policy().session().wants_saving() {
             continue;
         }
-        controller.policy().session().save(memory.state).map_err(|_| "the state cannot be saved")?;
+        controller.policy_mut().session_mut().save(memory.state).map_err(|_| "the state cannot be saved")?;
         let parts: [&[u8]; 1] = [&*memory.state];
         let mut commit = journal.commit(&parts, crc).map_err(|_| "the journal takes no state")?;
         controller.disarm();
@@ -239,7 +239,7 @@ fn deeds(session: &mut Session<'_, &mut [u32]>) -> u64 {
     let mut action = [0.0];
     for i in 0..100u16 {
         let share = f32::from(i) / 100.0;
-        session.learner_mut().act_kept(&[share, 1.0 - share, share - 0.5, 5.0 * share, -3.0], &mut noise, &mut action);
+        session.ask(Player::Incumbent, &[share, 1.0 - share, share - 0.5, 5.0 * share, -3.0], &mut noise, &mut action);
         digest.update(&action);
     }
     digest.finish()

@@ -25,7 +25,7 @@ pub struct Learn {
 
 impl Learn {
     /// Bytes of the payload.
-    pub const LENGTH: usize = 148;
+    pub const LENGTH: usize = 152;
 
     /// The payload.
     pub fn bytes(&self) -> [u8; Self::LENGTH] {
@@ -55,7 +55,7 @@ impl Learn {
             horizon,
             slice,
         } = self.learner;
-        let session::Config { guard, screening, gain, slack, patience, first } = self.session;
+        let session::Config { guard, screening, gain, slack, patience, first, refresh } = self.session;
         let guard::Config { block, settle, rounds, alpha, beta, margin, correction, audit, watch } = guard;
         // A number that does not fit becomes the largest, which every board refuses.
         let [transitions, batch, actor_batch, candidates] =
@@ -83,7 +83,7 @@ impl Learn {
             exploration,
             correlation,
         ]);
-        let halves = [block, settle, rounds, audit, watch, screening, patience, first];
+        let halves = [block, settle, rounds, audit, watch, screening, patience, first, refresh, 0];
         let head = halves.iter().fold(head, |builder, half| builder.bytes(&half.to_le_bytes()));
         let _ = head.floats(&[alpha, beta, margin, correction, gain, slack]).finish();
         out
@@ -125,10 +125,11 @@ impl Learn {
             correlation: f.f32()?,
         };
         let (block, settle, rounds, audit, watch) = (f.u16()?, f.u16()?, f.u16()?, f.u16()?, f.u16()?);
-        let (screening, patience, first) = (f.u16()?, f.u16()?, f.u16()?);
+        let (screening, patience, first, refresh) = (f.u16()?, f.u16()?, f.u16()?, f.u16()?);
+        let 0 = f.u16()? else { return None };
         let (alpha, beta, margin, correction) = (f.f32()?, f.f32()?, f.f32()?, f.f32()?);
         let guard = guard::Config { block, settle, rounds, alpha, beta, margin, correction, audit, watch };
-        let session = session::Config { guard, screening, patience, first, gain: f.f32()?, slack: f.f32()? };
+        let session = session::Config { guard, screening, patience, first, refresh, gain: f.f32()?, slack: f.f32()? };
         f.end().map(|()| Self { seed, noise, telemetry, learner, session })
     }
 }
@@ -358,7 +359,8 @@ mod tests {
             audit: 16,
             watch: 1000,
         };
-        let session = session::Config { guard, screening: 5, gain: 0.05, slack: 0.1, patience: 6, first: 7 };
+        let session =
+            session::Config { guard, screening: 5, gain: 0.05, slack: 0.1, patience: 6, first: 7, refresh: 8 };
         Learn { seed: 0x0123_4567_89ab_cdef, noise: u64::MAX - 1, telemetry: 100, learner, session }
     }
 

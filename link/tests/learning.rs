@@ -252,7 +252,7 @@ fn the_board_learns_as_a_session_does() {
             session.terminated();
         }
         session.cut();
-        session.saved();
+        session.go_on_unsaved();
         reports.push(Learning { decisions: expected.len() as u32, session: session.report() });
         stages.push(session.stage());
     }

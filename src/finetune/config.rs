@@ -111,12 +111,12 @@ impl Config {
         temperature: 0.1,
         spread: 0.3,
         reward_limit: 1.0,
-        every: 6,
+        every: 4,
         warmup: 500,
         exploration: 0.2,
         correlation: 0.8,
         stride: 4,
-        horizon: 3,
+        horizon: 5,
         slice: 20_000,
     };
 
@@ -138,6 +138,7 @@ impl Config {
     pub fn check(&self) -> Result<(), LearnerError> {
         let positive = |x: f32| (1e-9..=1e6).contains(&x);
         let share = |x: f32| (1e-6..=1.0).contains(&x);
+        let trains = |what: Trained| !matches!(what, Trained::Last(0) | Trained::LowRank(0));
         for (ok, name) in [
             (self.transitions >= 2 * self.batch && self.transitions <= 1 << 20, "transitions"),
             ((1..=256).contains(&self.batch), "batch"),
@@ -157,6 +158,8 @@ impl Config {
             ((1..=64).contains(&self.stride), "stride"),
             ((1..=64).contains(&self.horizon), "horizon"),
             (self.every >= 1, "every"),
+            (trains(self.actor), "actor"),
+            (trains(self.critic), "critic"),
         ] {
             if !ok {
                 return Err(LearnerError::Config(name));

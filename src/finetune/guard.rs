@@ -283,6 +283,15 @@ impl Guard {
         self.steps == 0
     }
 
+    /// Begins a block anew, with whoever is deployed; an audit under way is given up. For when it was not stepped for a
+    /// while, outside of trials.
+    pub fn restart_block(&mut self) {
+        if !matches!(self.phase, Phase::Trial | Phase::Promoted) {
+            (self.auditing, self.down, self.before) = (false, false, self.deployed());
+            self.start_block();
+        }
+    }
+
     /// Who played the last block that ended.
     pub fn last_player(&self) -> Player {
         self.before

@@ -69,6 +69,8 @@ pub struct Learner<'a, M> {
     /// Share of new noise in the exploration's.
     innovation: f32,
     cursor: Cursor,
+    /// CRC of the factory's artefact.
+    artefact: u32,
     seed: u64,
     rng: Xoshiro128PlusPlus,
     /// Whether the actor goes on from its average, which another delta was copied to.
@@ -77,6 +79,8 @@ pub struct Learner<'a, M> {
     at: Counter,
     decisions: u32,
     updates: u32,
+    /// Updates when the critics were the factory's.
+    renewed_at: u32,
     late: u32,
     resets: u32,
     refused: u32,
@@ -137,6 +141,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             begun: EMPTY,
             innovation: math::sqrt(1.0 - config.correlation * config.correlation),
             cursor: Cursor::default(),
+            artefact: artefact.bytes().last_chunk().map_or(0, |crc| u32::from_le_bytes(*crc)),
             seed: seed ^ STREAM,
             rng: Xoshiro128PlusPlus::seed_from_u64(seed),
             renewed: false,
@@ -144,6 +149,7 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             at: Counter::IDLE,
             decisions: 0,
             updates: 0,
+            renewed_at: 0,
             late: 0,
             resets: 0,
             refused: 0,
@@ -278,6 +284,12 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         copy(p.acting, p.best);
     }
 
+    /// Notes the delta that was kept as the best so far.
+    pub fn hold_kept(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        copy(p.best, p.kept);
+    }
+
     /// Learns on from the best so far; the critics stay.
     pub fn go_back(&mut self) {
         self.go_on_from(Slot::Best);
@@ -319,6 +331,11 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
         &self.config
     }
 
+    /// The CRC of the factory's artefact, its last word.
+    pub(super) fn artefact(&self) -> u32 {
+        self.artefact
+    }
+
     /// The factory's parameters.
     pub(super) fn factory(&self) -> &'a [f32] {
         self.actor.factory
@@ -333,10 +350,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             copy(p.done, action);
             self.close(reward, after);
         } else {
-            Replay::new(self.ring, &mut self.cursor, p.ring).cut();
-            self.begun = EMPTY;
+            self.cut();
             self.refused = self.refused.saturating_add(1);
         }
+    }
+
+    /// What is recorded next does not follow from what was recorded last.
+    pub fn cut(&mut self) {
+        let p = self.layout.carve(self.memory.as_mut());
+        Replay::new(self.ring, &mut self.cursor, p.ring).cut();
+        self.begun = EMPTY;
     }
 
     /// The observation that is decided on: the start of a transition.
@@ -431,6 +454,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Learner<'a, M> {
             *a = math::flush((*a + 0.5 * (high - low) * self.config.exploration * *wander).clamp(*low, *high));
         }
         done
+    }
+}
+
+#[cfg(test)]
+impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
+    /// The first channel of what follows on entry `at` of the ring, where anything does.
+    pub(super) fn successor(&mut self, at: usize) -> Option<f32> {
+        let p = self.layout.carve(self.memory.as_mut());
+        let replay = Replay::new(self.ring, &mut self.cursor, p.ring);
+        (replay.after(at) == After::Next && replay.is_whole(at)).then(|| replay.get(replay.next(at), 0))
     }
 }
 

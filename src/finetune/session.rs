@@ -15,18 +15,25 @@
 //!   held; where one is worse than the best by [`Config::slack`], the learner goes on from the best.
 //! * **Ready**: the best is ahead by [`Config::gain`] and has not been beaten for [`Config::patience`] screenings. Since the
 //!   number of candidates spends the guard's error, the trial begins when the state has been saved.
-//! * **Trial**: candidate and deployed weights play by the guard's order, without noise; the learner learns on from what
-//!   all of them do. Better: the candidate plays on, and is deployed when it has been saved.
+//! * **Trial**: candidate and deployed weights play by the guard's order, without noise. Better: the candidate plays on, and is
+//!   deployed when it has been saved.
+//!
+//! The learner learns while the reference is measured and while candidates are screened, and rests else: from weights that
+//! stay as they are and try nothing it would unlearn what their neighbours are worth.
 //!
 //! The mean metric of a screening only proposes; what is deployed is the guard's decision alone, with its stated errors.
-//! The learner's reward and the guard's metric are two numbers: the learner never sees the metric.
+//! Screenings have the exploration's noise and what is deployed has none, so a candidate must be somewhat better than it
+//! looks to be tried. The guard's audits of what is deployed run in [`Stage::Work`]; while there is learning it is measured
+//! anew once in [`Config::refresh`] screenings. The learner's reward and the guard's metric are two numbers: the learner
+//! never sees the metric.
 //!
 //! A decision closes the transition before it, which the learner gets with the mean of the actions that left the gate and
 //! the sum of the rewards, so `after` may be called once a decision or once a control step. What the robot does at rest, in
 //! a fault, or after [`Session::cut`], is no transition.
 //!
-//! No panics, no allocation, the same bits everywhere, however updates are sliced. A decision costs the learner's
-//! ([`Learner::act`]), one transition written and, where an update is due, a batch of them read.
+//! No panics, no allocation, the same bits everywhere, however updates are sliced, as long as each is done when the next is
+//! due; one that is late ([`Report::late`]) lets that one fall out. A decision costs the learner's ([`Learner::act`]), one
+//! transition written and, where an update is due, a batch of them read and the average moved, which is not sliced.
 
 mod bytes;
 #[cfg(test)]
@@ -58,13 +65,16 @@ pub struct Config {
     pub patience: u16,
     /// Screenings before the first trial.
     pub first: u16,
+    /// Screenings after which the deployed weights are measured again, since plants wear; 0: never.
+    pub refresh: u16,
 }
 
 impl Config {
-    /// Five blocks a screening, a gain of 0.1, a slack of 0.3; the best is tried when twelve candidates were screened and the
-    /// last two were no better: a trial costs as many blocks as some ten screenings.
+    /// Five blocks a screening, a gain of 0.05, a slack of 1, so that the learner never goes back; the best is tried when
+    /// fifteen candidates were screened and the last two were no better, since a trial takes as many blocks as several
+    /// screenings, in which nothing is learned. What is deployed is measured again after forty.
     pub const fn new(guard: guard::Config) -> Self {
-        Self { guard, screening: 5, gain: 0.1, slack: 0.3, patience: 2, first: 12 }
+        Self { guard, screening: 5, gain: 0.05, slack: 1.0, patience: 2, first: 15, refresh: 40 }
     }
 
     fn check(&self) -> Result<(), SessionError> {
@@ -208,10 +218,24 @@ pub struct Session<'a, M> {
     /// Blocks of this screening; of the deployed weights and of the candidate in this trial.
     screened: Mean,
     tried: [Mean; 2],
+    /// Since the deployed weights were measured, and since there was a better candidate.
     screenings: u16,
     stale: u16,
+    /// Screenings in all.
+    in_all: u32,
     reference: f32,
+    /// Mean metric of the held delta, over how many screenings, and whether it was held since the last trial.
     best: f32,
+    measured: u16,
+    is_fresh: bool,
+    /// Whether the held delta itself is being screened, since the learner went back to it.
+    is_again: bool,
+    /// Whether the application lets the learner explore.
+    may_learn: bool,
+    /// Changes of what is to be kept, that which was written last, and whether one is not kept yet.
+    revision: u32,
+    written: u32,
+    is_due: bool,
     blocks: u32,
     last: (f32, f32),
 }
@@ -235,8 +259,16 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
             tried: [Mean::default(); 2],
             screenings: 0,
             stale: 0,
+            in_all: 0,
             reference: 0.0,
             best: 0.0,
+            measured: 0,
+            is_fresh: false,
+            is_again: false,
+            may_learn: true,
+            revision: 0,
+            written: u32::MAX,
+            is_due: false,
             blocks: 0,
             last: (0.0, 0.0),
         })
@@ -247,9 +279,13 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         &self.learner
     }
 
-    /// The learner, between two steps: to ask what its policies would do.
-    pub fn learner_mut(&mut self) -> &mut Learner<'a, M> {
-        &mut self.learner
+    /// What the deployed policy, or the candidate, would do, as [`Learner::act_kept`] and [`Learner::act`] say; nothing
+    /// that is learned or decided depends on it.
+    pub fn ask<R: Rng + ?Sized>(&mut self, whom: Player, observation: &[f32], rng: &mut R, action: &mut [f32]) -> bool {
+        match whom {
+            Player::Candidate => self.learner.act(observation, rng, action),
+            Player::Factory | Player::Incumbent => self.learner.act_kept(observation, rng, action),
+        }
     }
 
     /// The guard.
@@ -295,17 +331,26 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         }
     }
 
-    /// Lets the learner explore, or stops it: then the deployed weights work, and a trial under way is given up.
+    /// Lets the learner explore, or stops it: then the deployed weights work, and a trial under way is given up. A promoted
+    /// candidate plays on, and is deployed when it is saved.
     pub fn learn(&mut self, on: bool) {
+        self.may_learn = on;
         match (on, self.stage) {
             (true, Stage::Work) => self.measure_deployed(),
-            (false, Stage::Promoted) | (true, _) => {}
+            (true, _) | (false, Stage::Work | Stage::Promoted) => {}
             (false, _) => {
                 self.guard.abandon();
-                self.stage = Stage::Work;
-                self.start_block();
+                self.stop();
             }
         }
+    }
+
+    /// The deployed weights work from a block's start.
+    fn stop(&mut self) {
+        self.cut();
+        self.guard.restart_block();
+        self.stage = Stage::Work;
+        self.start_block();
     }
 
     /// Does the next piece of the learner's update; `false` when there is none under way.
@@ -341,16 +386,17 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         factory: impl FnOnce(&mut R, &mut [f32]) -> Result<(), E>,
     ) -> Result<(), E> {
         self.close(After::Next);
-        if self.stage != Stage::Work {
+        if self.learns() {
             self.learner.pulse();
         }
         let decided = match self.player() {
-            Player::Factory => factory(rng, action).map(|()| true),
+            Player::Factory => factory(rng, action).map(|()| true).inspect_err(|_| self.learner.cut()),
             Player::Incumbent => Ok(self.learner.act_kept(observation, rng, action)),
             Player::Candidate if self.stage == Stage::Screening => Ok(self.learner.explore(observation, rng, action)),
             Player::Candidate => Ok(self.learner.act(observation, rng, action)),
         };
         if !decided? {
+            self.learner.cut();
             let channel = observation.iter().position(|o| !o.is_finite()).unwrap_or(0);
             return Err(PolicyError::Observation { channel }.into());
         }
@@ -359,11 +405,17 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
         Ok(())
     }
 
-    /// The transition under way is over.
+    /// The transition under way is over. A decision that came to nothing leaves the one before it without a successor.
     fn close(&mut self, after: After) {
-        if let Some((1.., reward)) = self.open.take() {
-            self.learner.close(reward, after);
+        match self.open.take() {
+            Some((1.., reward)) if self.learns() => self.learner.close(reward, after),
+            Some(_) => self.learner.cut(),
+            None => {}
         }
+    }
+
+    fn learns(&self) -> bool {
+        matches!(self.stage, Stage::Reference | Stage::Screening)
     }
 
     /// The next observation does not follow from the last: the robot was moved, an episode was broken off.
@@ -427,26 +479,33 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     /// The end of a block of any stage.
     fn end_block(&mut self, verdict: Option<Verdict>) -> Option<Event> {
         let by_guard = matches!(self.stage, Stage::Work | Stage::Trial | Stage::Promoted);
-        let mean = if by_guard { self.guard.last_mean() } else { self.sum / f32::from(self.config.guard.block) };
+        let mean = match verdict {
+            // The block was not played to its end, and the guard has no mean of it.
+            Some(Verdict::Fault) => 0.0,
+            _ if by_guard => self.guard.last_mean(),
+            _ => self.sum / f32::from(self.config.guard.block),
+        };
+        let player = if by_guard { self.guard.last_player() } else { self.player() };
         self.blocks = self.blocks.saturating_add(1);
         self.last = (self.total, mean);
         self.start_block();
+        if self.stage == Stage::Trial && verdict != Some(Verdict::Fault) {
+            let [deployed, candidate] = &mut self.tried;
+            if player == Player::Candidate {
+                candidate.add(mean);
+            } else if player == self.guard.deployed() {
+                deployed.add(mean);
+            }
+        }
         if let Some(verdict) = verdict {
             return Some(self.judged(verdict));
         }
         match self.stage {
-            Stage::Trial => {
-                let of_candidate = usize::from(self.guard.last_player() == Player::Candidate);
-                if of_candidate == 1 || self.guard.last_player() == self.guard.deployed() {
-                    self.tried.iter_mut().skip(of_candidate).take(1).for_each(|tried| tried.add(mean));
-                }
-                Some(Event::Block)
-            }
             Stage::Reference | Stage::Screening => {
                 self.screened.add(mean);
                 if self.screened.blocks < self.config.screening { Some(Event::Block) } else { Some(self.screened()) }
             }
-            Stage::Work | Stage::Ready | Stage::Promoted => Some(Event::Block),
+            Stage::Work | Stage::Ready | Stage::Trial | Stage::Promoted => Some(Event::Block),
         }
     }
 
@@ -454,67 +513,103 @@ impl<'a, M: AsRef<[u32]> + AsMut<[u32]>> Session<'a, M> {
     fn screened(&mut self) -> Event {
         let mean = core::mem::take(&mut self.screened).get().unwrap_or(0.0);
         if self.stage == Stage::Reference {
-            (self.reference, self.best) = (mean, mean);
-            self.stage = Stage::Screening;
-            self.learner.promote();
+            self.reference = mean;
+            self.begin_screenings();
             return Event::Screened;
         }
+        self.in_all = self.in_all.saturating_add(1);
         self.screenings = self.screenings.saturating_add(1);
-        if mean > self.best {
-            (self.best, self.stale) = (mean, 0);
+        if core::mem::take(&mut self.is_again) {
+            // The held delta once more: the mean of all its screenings, since the larger of them would be luck.
+            self.measured = self.measured.saturating_add(1);
+            self.best += (mean - self.best) / f32::from(self.measured);
+            self.stale = self.stale.saturating_add(1);
+        } else if mean > self.best {
+            (self.best, self.measured, self.stale, self.is_fresh) = (mean, 1, 0, true);
             self.learner.hold();
         } else {
             self.stale = self.stale.saturating_add(1);
             if mean < self.best - self.config.slack {
                 self.learner.go_back();
+                self.is_again = true;
             }
         }
-        let due = self.stale >= self.config.patience && self.screenings >= self.config.first;
-        if due && self.best >= self.reference + self.config.gain {
+        let due = self.stale >= self.config.patience && self.in_all >= u32::from(self.config.first);
+        // A guard that has no error left to spend begins no trial.
+        let may_try = due && self.is_fresh && self.guard.clone().begin().is_ok();
+        if may_try && self.best >= self.reference + self.config.gain {
             self.learner.recall();
             self.stage = Stage::Ready;
+            self.changed();
             return Event::Ready;
         }
-        self.learner.promote();
+        if self.config.refresh > 0 && self.screenings >= self.config.refresh {
+            self.measure_deployed();
+        } else {
+            self.learner.promote();
+        }
         Event::Screened
     }
 
     /// The guard's verdict.
     fn judged(&mut self, verdict: Verdict) -> Event {
         let [deployed, candidate] = core::mem::take(&mut self.tried).map(|mean| mean.get());
+        let stage = self.stage;
         if let Some(mean) = deployed {
             self.reference = mean;
         }
-        self.stale = 0;
         match verdict {
             Verdict::Better => {
                 // The mean of the trial, not of the screening, which was chosen because it was high.
                 self.best = candidate.unwrap_or(self.best);
                 self.stage = Stage::Promoted;
+                self.changed();
                 return Event::Verdict(verdict);
             }
-            Verdict::Undecided => self.best = candidate.unwrap_or(self.best),
+            Verdict::Undecided => (self.best, self.measured) = (candidate.unwrap_or(self.best), u16::MAX),
             // The incumbent itself is gone.
             Verdict::Outdated => {
                 self.learner.forget();
-                if self.stage == Stage::Trial {
-                    self.measure_deployed();
-                }
-                return Event::Verdict(verdict);
+                self.changed();
             }
             Verdict::None | Verdict::Worse | Verdict::Fault | Verdict::Abandoned => {
-                self.best = self.reference;
                 self.learner.roll_back();
+                if stage == Stage::Promoted {
+                    self.changed();
+                }
             }
         }
-        if self.stage == Stage::Trial {
-            self.stage = Stage::Screening;
-            self.learner.promote();
+        match (stage, verdict) {
+            (Stage::Trial | Stage::Promoted, _) if !self.may_learn => self.stop(),
+            (Stage::Trial, Verdict::Undecided) => {
+                (self.stage, self.stale) = (Stage::Screening, 0);
+                self.learner.promote();
+            }
+            (Stage::Trial | Stage::Promoted, Verdict::Outdated) => self.measure_deployed(),
+            (Stage::Trial | Stage::Promoted, _) => self.begin_screenings(),
+            _ => {}
         }
         Event::Verdict(verdict)
     }
 
+    /// Screenings from the deployed weights on, whose mean metric is known.
+    fn begin_screenings(&mut self) {
+        self.stage = Stage::Screening;
+        (self.best, self.measured, self.is_fresh, self.is_again) = (self.reference, u16::MAX, false, false);
+        (self.screenings, self.stale) = (0, 0);
+        self.learner.hold_kept();
+        self.learner.promote();
+    }
+
+    /// What is to be kept has changed.
+    fn changed(&mut self) {
+        self.revision = self.revision.wrapping_add(1);
+        self.is_due = true;
+    }
+
     fn measure_deployed(&mut self) {
+        self.cut();
+        self.guard.restart_block();
         self.stage = Stage::Reference;
         self.screened = Mean::default();
         self.start_block();

@@ -314,7 +314,12 @@ fn weighted_candidates_have_the_posterior_mean() {
 
 /// The bytes of a policy of one step with random weights, two critics with it.
 pub(super) fn factory(hidden: usize) -> Vec<u32> {
-    let mut rng = rng(9);
+    factory_of(hidden, 9)
+}
+
+/// The same with other weights for another seed.
+pub(super) fn factory_of(hidden: usize, seed: u64) -> Vec<u32> {
+    let mut rng = rng(seed);
     let shape = VelocityShape {
         obs: 2,
         act: 1,

@@ -14,7 +14,7 @@ use crate::stats::Summary;
 use crate::{Error, Result};
 use flowlet::finetune::guard::{self, Verdict};
 use flowlet::finetune::session::{self, Session};
-use flowlet::finetune::{Config, Learner, Optimiser, Storage, Trained, words};
+use flowlet::finetune::{Config, Optimiser, Storage, Trained, words};
 use flowlet::policy::Artefact;
 use live::Local;
 use rand_xoshiro::Xoshiro128PlusPlus;
@@ -181,6 +181,7 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
         "slack" => session.slack = to(key, value)?,
         "patience" => session.patience = to(key, value)?,
         "first" => session.first = to(key, value)?,
+        "refresh" => session.refresh = to(key, value)?,
         "rounds" => session.guard.rounds = to(key, value)?,
         "alpha" => session.guard.alpha = to(key, value)?,
         "beta" => session.guard.beta = to(key, value)?,
@@ -190,7 +191,7 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
                 "the learner has no finetune.{key}: use actor, critic, optimiser, storage, transitions, batch, \
                  actor_batch, candidates, critic_rate, actor_rate, gradient_limit, discount, target_rate, acting_rate, \
                  temperature, spread, reward_limit, every, exploration, correlation, stride, horizon, warmup or slice; of \
-                 the session screening, gain, slack, patience or first; of the guard rounds, alpha, beta or margin; or \
+                 the session screening, gain, slack, patience, first or refresh; of the guard rounds, alpha, beta or margin; or \
                  reward"
             )));
         }
@@ -198,10 +199,10 @@ pub fn set(config: &mut Config, options: &mut Options, key: &str, value: &str) -
     Ok(())
 }
 
-/// Plays the learner's acting policy, or the one that is kept.
+/// Plays the deployed policy, or the learner's candidate.
 struct Acting<'l, 'a> {
-    learner: &'l mut Learner<'a, Vec<u32>>,
-    kept: bool,
+    session: &'l mut Session<'a, Vec<u32>>,
+    whom: guard::Player,
     rng: Xoshiro128PlusPlus,
 }
 
@@ -215,12 +216,7 @@ impl Player for Acting<'_, '_> {
     }
 
     fn act(&mut self, observation: &[f32], _: Option<usize>, action: &mut [f32]) -> Result<()> {
-        let decided = if self.kept {
-            self.learner.act_kept(observation, &mut self.rng, action)
-        } else {
-            self.learner.act(observation, &mut self.rng, action)
-        };
-        if decided {
+        if self.session.ask(self.whom, observation, &mut self.rng, action) {
             return Ok(());
         }
         Err(Error::failure("an observation is not finite"))
@@ -303,12 +299,12 @@ impl Run<'_> {
     ) -> Result<()> {
         let report = pupil.session.report();
         let (episodes, seed) = (self.options.episodes[usize::from(end)], self.options.eval_seed);
-        let mut play = |kept: bool| -> Result<Summary> {
+        let mut play = |whom: guard::Player| -> Result<Summary> {
             let rng = Xoshiro128PlusPlus::seed_from_u64(0);
-            let mut player = Acting { learner: pupil.session.learner_mut(), kept, rng };
+            let mut player = Acting { session: &mut pupil.session, whom, rng };
             Ok(Summary::of(&play_plain(&mut player, apart, episodes, seed, &mut |_| {})?))
         };
-        let (acting, kept) = (play(false)?, play(true)?);
+        let (acting, kept) = (play(guard::Player::Candidate)?, play(guard::Player::Incumbent)?);
         let training = self.played.iter().sum::<f64>() / self.played.len() as f64;
         self.played.clear();
         let row = Row { seconds, training, acting, kept, report };

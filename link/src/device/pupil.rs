@@ -122,7 +122,7 @@ impl<'a> Pupil<'a> {
     /// What is next does not follow from what was; nothing is kept over a reset of a board in the loop.
     pub(super) fn cut(&mut self) {
         self.session.cut();
-        self.session.saved();
+        self.session.go_on_unsaved();
         self.passage = Passage::Rest;
     }
 

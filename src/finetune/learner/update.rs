@@ -99,7 +99,10 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
         match self.at.stage {
             Stage::Idle => {}
             Stage::Publish => self.publish(),
-            Stage::Restarted => self.go_on_from(Slot::Kept),
+            Stage::Restarted => {
+                self.renewed_at = self.updates;
+                self.go_on_from(Slot::Kept);
+            }
             _ => {
                 self.late = self.late.saturating_add(1);
                 return;
@@ -172,7 +175,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Learner<'_, M> {
             plan: &self.plan,
             range: &self.range,
             value_limit: self.value_limit,
-            updates: self.updates,
+            updates: self.updates - self.renewed_at,
             rng: &mut self.rng,
             clocks: &mut self.clocks,
             sums: &mut self.sums,
@@ -195,6 +198,7 @@ struct Work<'w, 'a> {
     plan: &'w Plan,
     range: &'w ActionRange<'a>,
     value_limit: f32,
+    /// Since the critics were the factory's.
     updates: u32,
     rng: &'w mut Xoshiro128PlusPlus,
     clocks: &'w mut [Clock; 3],

@@ -1,7 +1,7 @@
 //! What of a session outlives a reset: the guard and the weights it deploys, as bytes for a journal.
 //!
-//! Little-endian: version, what of the actor is trained (kind and number), zero, the delta's length; the guard's
-//! [`Guard::BYTES`]; the delta. Critics and replay are not kept: a session that goes on learns its critics anew from the
+//! Little-endian: version, what of the actor is trained (kind and number), zero, the delta's length, the artefact's CRC-32;
+//! the guard's [`Guard::BYTES`]; the delta. Critics and replay are not kept: a session that goes on learns its critics anew from the
 //! factory's. No panics, no allocation.
 
 use super::{Mean, Session, Stage};
@@ -12,7 +12,7 @@ use crate::net::VelocityShape;
 /// Version of the state.
 const VERSION: u8 = 1;
 
-const HEADER: usize = 8;
+const HEADER: usize = 12;
 
 /// Bytes of the state of a session with such a policy.
 pub const fn state_bytes(policy: &VelocityShape, config: &Config) -> usize {
@@ -38,6 +38,8 @@ pub enum StateError {
     },
     /// Something else of the network was trained.
     OtherConfig,
+    /// It was learned from another artefact.
+    OtherArtefact,
     /// The guard refuses its part.
     Guard(GuardError),
     /// The weights are not finite.
@@ -59,6 +61,9 @@ impl core::fmt::Display for StateError {
             Self::OtherConfig => f.write_str(
                 "the learned state is of a learner that trains something else: the factory's weights play on",
             ),
+            Self::OtherArtefact => {
+                f.write_str("the learned state is of another policy than this one: the factory's weights play on")
+            }
             Self::Guard(error) => error.fmt(f),
             Self::Corrupt => f.write_str("the learned weights are not finite: the factory's play on"),
         }
@@ -77,14 +82,15 @@ fn kind(trained: Trained) -> [u8; 2] {
 }
 
 impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
-    /// Whether the session waits until its state is saved.
+    /// Whether there is something to keep that is not kept yet: a candidate to be tried or deployed waits for it, or what
+    /// was deployed is no more.
     pub fn wants_saving(&self) -> bool {
-        matches!(self.stage, Stage::Ready | Stage::Promoted)
+        self.is_due
     }
 
     /// Writes the state to keep into `out`, which has [`state_bytes`]: where the session waits for it, that after the
     /// step it waits to take. Call [`saved`](Self::saved) when the bytes are safe.
-    pub fn save(&self, out: &mut [u8]) -> Result<(), StateError> {
+    pub fn save(&mut self, out: &mut [u8]) -> Result<(), StateError> {
         let mut guard = self.guard.clone();
         let delta = match self.stage {
             Stage::Promoted => {
@@ -106,34 +112,51 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         }
         let [kind, number] = kind(self.learner.config().actor);
         let [a, b, c, d] = (delta.len() as u32).to_le_bytes();
-        header.copy_from_slice(&[VERSION, kind, number, 0, a, b, c, d]);
+        let [w, x, y, z] = self.learner.artefact().to_le_bytes();
+        header.copy_from_slice(&[VERSION, kind, number, 0, a, b, c, d, w, x, y, z]);
         bytes.copy_from_slice(&guard.to_bytes());
         for (place, number) in numbers.chunks_exact_mut(4).zip(delta) {
             place.copy_from_slice(&number.to_le_bytes());
         }
+        self.written = self.revision;
         Ok(())
     }
 
-    /// What [`save`](Self::save) wrote is safe, or is not to be kept: the candidate is tried, or the promoted one deployed.
+    /// What [`save`](Self::save) wrote is safe: the candidate is tried, or the promoted one deployed. Where something has
+    /// changed since, as by a fault while the bytes were written, that wants saving still.
     pub fn saved(&mut self) {
+        if self.written != self.revision {
+            return;
+        }
+        self.is_due = false;
         match self.stage {
             Stage::Ready => {
-                self.stage = if self.guard.begin().is_ok() { Stage::Trial } else { Stage::Work };
                 self.tried = [Mean::default(); 2];
+                self.is_fresh = false;
                 self.cut();
                 self.start_block();
+                match self.guard.begin() {
+                    Ok(()) => self.stage = Stage::Trial,
+                    // No error is left to spend: nothing is ever tried again.
+                    Err(_) => self.learn(false),
+                }
             }
             Stage::Promoted if self.guard.commit().is_ok() => {
                 self.learner.keep();
-                self.learner.hold();
-                self.learner.promote();
                 self.reference = self.best;
-                self.stage = Stage::Screening;
                 self.cut();
                 self.start_block();
+                if self.may_learn { self.begin_screenings() } else { self.stop() }
             }
             _ => {}
         }
+    }
+
+    /// Goes on without keeping anything: for a robot that has nowhere to keep it. A reset leads back to the factory's
+    /// policy, and to the guard's whole error.
+    pub fn go_on_unsaved(&mut self) {
+        self.written = self.revision;
+        self.saved();
     }
 
     /// Goes on from a saved state: its weights are deployed. A trial that was under way is given up, since its candidate is
@@ -146,11 +169,14 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         }
         let (header, rest) = bytes.split_first_chunk::<HEADER>().ok_or(error)?;
         let (guard, numbers) = rest.split_first_chunk::<{ Guard::BYTES }>().ok_or(error)?;
-        let [version, found @ .., _, a, b, c, d] = header;
+        let [version, kind_of, number, _, a, b, c, d, w, x, y, z] = header;
         if *version != VERSION {
             return Err(StateError::Version { version: *version });
         }
-        let same = *found == kind(self.learner.config().actor);
+        if u32::from_le_bytes([*w, *x, *y, *z]) != self.learner.artefact() {
+            return Err(StateError::OtherArtefact);
+        }
+        let same = [*kind_of, *number] == kind(self.learner.config().actor);
         if !same || u32::from_le_bytes([*a, *b, *c, *d]) as usize != self.learner.kept().len() {
             return Err(StateError::OtherConfig);
         }
@@ -165,7 +191,13 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         }
         self.guard = guard;
         self.open = None;
-        self.measure_deployed();
+        self.learner.cut();
+        (self.is_due, self.written) = (false, self.revision);
+        if self.may_learn {
+            self.measure_deployed()
+        } else {
+            self.stop()
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ extern crate std;
 
 use super::*;
 use crate::control::{self, Controller, Input, LentPolicy, Limits, State, Untimed};
-use crate::finetune::tests::{config as constants, factory, rng};
+use crate::finetune::tests::{config as constants, factory, factory_of, rng};
 use crate::finetune::{Trained, words};
 use crate::policy::{Policy, PolicyScratch};
 use std::{vec, vec::Vec};
@@ -14,7 +14,7 @@ const BLOCK: u16 = 20;
 
 fn config() -> Config {
     let guard = guard::Config { settle: 0, rounds: 60, ..guard::Config::new(BLOCK) };
-    Config { guard, screening: 3, gain: 0.05, slack: 0.1, patience: 1, first: 1 }
+    Config { guard, screening: 3, gain: 0.05, slack: 0.1, patience: 1, first: 1, refresh: 0 }
 }
 
 fn learner(bytes: &[u32]) -> Learner<'_, Vec<u32>> {
@@ -55,6 +55,28 @@ fn better_candidate(player: Player) -> f32 {
     if player == Player::Candidate { 0.9 } else { 0.5 }
 }
 
+/// In a trial the learner neither updates nor records; before and after it does both.
+#[test]
+fn the_learner_rests_in_a_trial() {
+    let bytes = factory(8);
+    let mut session =
+        Session::new(learner_of(&bytes, crate::finetune::Config { transitions: 4000, ..constants() }), config(), 1)
+            .unwrap();
+    let known = |s: &Session<'_, Vec<u32>>| (s.learner().updates(), s.learner().transitions());
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    let (updates, transitions) = known(&session);
+    assert!(updates > 0 && transitions > 0);
+    session.go_on_unsaved();
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    // The update under way and the decision that ended the screening were finished.
+    let rested = known(&session);
+    assert!(rested.0 <= updates + 1 && rested.1 <= transitions + 1, "{rested:?}");
+    session.go_on_unsaved();
+    let blocks = session.report().blocks;
+    live(&mut session, better_candidate, |s| s.report().blocks > blocks + 2);
+    assert!(known(&session).0 > rested.0 + 10 && known(&session).1 > rested.1 + 30);
+}
+
 /// Reference, screenings, trial, promotion, and the promoted weights are deployed from then on.
 #[test]
 fn a_better_candidate_is_deployed() {
@@ -69,12 +91,12 @@ fn a_better_candidate_is_deployed() {
     // Unsaved, it waits for as long as it takes.
     let events = live(&mut session, better_candidate, |s| s.report().blocks == 100);
     assert!(session.stage() == Stage::Ready && events.iter().all(|e| *e == Event::Block));
-    session.saved();
+    session.go_on_unsaved();
     let events = live(&mut session, better_candidate, |s| s.wants_saving());
     assert_eq!(events.last(), Some(&Event::Verdict(Verdict::Better)));
     assert_eq!((session.stage(), session.player()), (Stage::Promoted, Player::Candidate));
     let candidate = session.learner().acting().to_vec();
-    session.saved();
+    session.go_on_unsaved();
     assert_eq!((session.guard().deployed(), session.learner().kept()), (Player::Incumbent, &candidate[..]));
     // The mean of the trial's own blocks, not of the screening.
     assert!((session.report().reference - 0.9).abs() < 1e-5, "{:?}", session.report());
@@ -88,7 +110,7 @@ fn a_lucky_candidate_is_not_deployed() {
     let bytes = factory(8);
     let mut session = Session::new(learner(&bytes), config(), 1).unwrap();
     live(&mut session, better_candidate, |s| s.wants_saving());
-    session.saved();
+    session.go_on_unsaved();
     let worse = |player| if player == Player::Candidate { 0.2 } else { 0.5 };
     let events = live(&mut session, worse, |s| s.stage() != Stage::Trial);
     assert_eq!(events.last(), Some(&Event::Verdict(Verdict::Worse)));
@@ -135,16 +157,168 @@ fn a_saved_session_goes_on() {
     assert_eq!(damaged(0, 9), Err(StateError::Version { version: 9 }));
     assert_eq!(damaged(2, 5), Err(StateError::OtherConfig));
     assert_eq!(damaged(4, 0), Err(StateError::OtherConfig));
-    assert!(matches!(damaged(9, 77), Err(StateError::Guard(_))));
+    assert_eq!(damaged(9, 77), Err(StateError::OtherArtefact));
+    assert!(matches!(damaged(13, 77), Err(StateError::Guard(_))));
     let last = state.len() - 1;
     let mut bad = state.clone();
     bad[last - 1..].copy_from_slice(&[0xc0, 0x7f]);
     assert_eq!(other.restore(&bad), Err(StateError::Corrupt));
     assert!(matches!(other.restore(&state[1..]), Err(StateError::Length { .. })));
     assert!(matches!(other.save(&mut [0; 20]), Err(StateError::Length { .. })));
+    // As many numbers, of another kind; and another policy of the same sizes.
     let bias = super::super::Config { actor: Trained::Bias, ..constants() };
     let mut of_bias = Session::new(learner_of(&bytes, bias), config(), 2).unwrap();
-    assert!(of_bias.restore(&state).is_err());
+    let mut short = vec![0; state_bytes(artefact.velocity().shape(), &bias)];
+    of_bias.save(&mut short).unwrap();
+    short[1] = 1;
+    assert_eq!(of_bias.restore(&short), Err(StateError::OtherConfig));
+    let another = factory_of(8, 10);
+    let mut of_another = Session::new(learner(&another), config(), 2).unwrap();
+    assert_eq!(of_another.restore(&state), Err(StateError::OtherArtefact));
+}
+
+/// A session whose candidate has won and waits to be saved.
+fn promoted(bytes: &[u32]) -> Session<'_, Vec<u32>> {
+    let mut session = Session::new(learner(bytes), config(), 1).unwrap();
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    session.go_on_unsaved();
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    assert_eq!(session.stage(), Stage::Promoted);
+    session
+}
+
+fn state_of(bytes: &[u32]) -> Vec<u8> {
+    vec![0; state_bytes(Artefact::new(bytes.as_bytes()).unwrap().velocity().shape(), &constants())]
+}
+
+/// A fault while a promoted candidate is written: it is rolled back in RAM, so flash must hear of it too.
+#[test]
+fn a_fault_while_it_is_saved_is_saved_too() {
+    let bytes = factory(8);
+    let (mut session, mut state) = (promoted(&bytes), state_of(&bytes));
+    session.save(&mut state).unwrap();
+    let event = session.after(Passage::Fault, &[0.0], 0.0, 0.0);
+    assert_eq!(event, Some(Event::Verdict(Verdict::Fault)));
+    assert_eq!((session.stage(), session.report().block_metric), (Stage::Screening, 0.0));
+    // The bytes were on their way: they deploy what is deployed no more.
+    session.saved();
+    assert!(session.wants_saving() && session.guard().deployed() == Player::Factory);
+    session.save(&mut state).unwrap();
+    session.saved();
+    assert!(!session.wants_saving());
+    let mut other = Session::new(learner(&bytes), config(), 2).unwrap();
+    other.restore(&state).unwrap();
+    assert_eq!(other.guard().deployed(), Player::Factory);
+    let events = live(&mut session, better_candidate, |s| s.wants_saving());
+    assert_eq!(events.last(), Some(&Event::Ready));
+}
+
+/// An incumbent that has become worse than the factory's weights is gone from flash too.
+#[test]
+fn an_outdated_incumbent_wants_saving() {
+    let bytes = factory(8);
+    let (mut session, mut state) = (promoted(&bytes), state_of(&bytes));
+    session.learn(false);
+    assert_eq!(session.stage(), Stage::Promoted);
+    session.save(&mut state).unwrap();
+    session.saved();
+    // What was wished while it waited holds.
+    assert_eq!((session.stage(), session.player()), (Stage::Work, Player::Incumbent));
+    let worn = |player| if player == Player::Factory { 0.9 } else { 0.0 };
+    let events = live(&mut session, worn, |s| s.wants_saving());
+    assert_eq!(events.last(), Some(&Event::Verdict(Verdict::Outdated)));
+    assert_eq!((session.stage(), session.player()), (Stage::Work, Player::Factory));
+    session.save(&mut state).unwrap();
+    let mut other = Session::new(learner(&bytes), config(), 2).unwrap();
+    other.restore(&state).unwrap();
+    assert_eq!(other.guard().deployed(), Player::Factory);
+}
+
+/// The plant wears while there is learning: what was measured when it was new does not stand in the way for ever.
+#[test]
+fn a_plant_that_wears_is_measured_again() {
+    let bytes = factory(8);
+    let mut session = Session::new(learner(&bytes), Config { refresh: 6, ..config() }, 1).unwrap();
+    live(&mut session, |_| 0.9, |s| s.report().blocks == 12);
+    let worn = |player| if player == Player::Candidate { 0.7 } else { 0.2 };
+    live(&mut session, worn, |s| s.wants_saving());
+    assert_eq!(session.stage(), Stage::Ready);
+    assert!((session.report().reference - 0.2).abs() < 1e-6, "{:?}", session.report());
+}
+
+/// A candidate that was tried without a decision is not tried again until there is a better one.
+#[test]
+fn an_undecided_candidate_is_not_tried_again() {
+    let bytes = factory(8);
+    let guard = guard::Config { rounds: 3, ..config().guard };
+    let mut session = Session::new(learner(&bytes), Config { guard, ..config() }, 1).unwrap();
+    let little = |player| if player == Player::Candidate { 0.56 } else { 0.5 };
+    live(&mut session, little, |s| s.wants_saving());
+    session.go_on_unsaved();
+    let events = live(&mut session, little, |s| s.stage() != Stage::Trial);
+    assert_eq!(events.last(), Some(&Event::Verdict(Verdict::Undecided)));
+    let blocks = session.report().blocks;
+    live(&mut session, little, |s| s.wants_saving() || s.report().blocks > blocks + 200);
+    assert!(!session.wants_saving());
+    live(&mut session, better_candidate, |s| s.wants_saving());
+    assert_eq!(session.stage(), Stage::Ready);
+}
+
+/// The best is screened again where the learner goes back to it: its mean is that of all its screenings.
+#[test]
+fn repeats_of_the_best_are_averaged() {
+    let bytes = factory(8);
+    let mut session = Session::new(learner(&bytes), Config { gain: 1.0, ..config() }, 1).unwrap();
+    let screening = |session: &mut Session<'_, Vec<u32>>, worth: f32| {
+        let blocks = session.report().blocks;
+        live(session, |_| worth, |s| s.report().blocks == blocks + 3);
+        session.report().best
+    };
+    screening(&mut session, 0.3);
+    assert!((screening(&mut session, 0.8) - 0.8).abs() < 1e-6);
+    screening(&mut session, 0.2);
+    assert!((screening(&mut session, 0.9) - 0.85).abs() < 1e-6);
+    // And a candidate that beats that mean takes its place.
+    assert!((screening(&mut session, 0.87) - 0.87).abs() < 1e-6);
+}
+
+/// A decision that a fault came upon has no successor, and neither has the one before it.
+#[test]
+fn nothing_is_learned_across_a_fault() {
+    let bytes = factory(8);
+    let one = super::super::Config { stride: 1, horizon: 1, ..constants() };
+    let mut session = Session::new(learner_of(&bytes, one), config(), 1).unwrap();
+    let (mut noise, mut action) = (rng(1), [0.0]);
+    let mut step = |at: f32, passage| {
+        let play = |_: &mut _, _: &mut [f32]| Ok::<(), PolicyError>(());
+        session.decide(&[at, 0.0], &mut noise, &mut action, play).unwrap();
+        session.after(passage, &action, 0.5, 0.5);
+    };
+    [0.1, 0.2].into_iter().for_each(|at| step(at, Passage::Free));
+    step(0.3, Passage::Fault);
+    [-0.9, -0.8, -0.7].into_iter().for_each(|at| step(at, Passage::Free));
+    let successors: Vec<Option<f32>> = (0..4).map(|at| session.learner.successor(at)).collect();
+    let near = |found: Option<f32>, wanted: f32| found.is_some_and(|x| (x - wanted).abs() < 1e-3);
+    assert!(near(successors[0], 0.2) && successors[1].is_none(), "{successors:?}");
+    assert!(near(successors[2], -0.8) && successors[3].is_none(), "{successors:?}");
+}
+
+/// The guard begins a block where the session does, however often learning was turned on and off.
+#[test]
+fn blocks_begin_together() {
+    let bytes = factory(8);
+    let mut session = Session::new(learner(&bytes), config(), 1).unwrap();
+    for _ in 0..3 {
+        session.learn(false);
+        let blocks = session.report().blocks;
+        for _ in 0..BLOCK / 2 {
+            let before = session.report().blocks;
+            live(&mut session, |_| 0.5, |s| !s.at_block_start() || s.report().blocks > before);
+        }
+        assert_eq!(session.report().blocks, blocks);
+        session.learn(true);
+        assert!(session.at_block_start() && session.guard().at_block_start());
+    }
 }
 
 /// Without learning, behind a controller, the commands are the plain policy's bits; and a fault or the stop in mid-update

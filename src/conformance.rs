@@ -46,6 +46,7 @@ pub const CASES: &[Case] = &[
     }),
     ("kernel-dense", kernel::dense),
     ("kernel-batch", kernel::batch),
+    ("kernel-sparse", kernel::sparse),
     ("activations", kernel::activations),
     ("kernel-int8", int8::kernel),
     ("velocity-int8", int8::velocity),

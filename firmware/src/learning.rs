@@ -42,13 +42,13 @@ pub struct Script {
     pub episodes: u32,
     /// Slices in a control step, at most.
     pub slices: u32,
-    /// A candidate is tried after one episode of screening, however it did, so that a short life has a trial and saves it.
+    /// Candidates are screened for one episode each, and one is tried after the sixth: a short life has a trial and saves it.
     pub hurried: bool,
 }
 
 impl Script {
     /// That of the program's snapshot.
-    pub const SHORT: Self = Self { episodes: 7, slices: 50, hurried: true };
+    pub const SHORT: Self = Self { episodes: 10, slices: 50, hurried: true };
 
     /// A hundred thousand control steps, with the session's own constants.
     pub const LONG: Self = Self { episodes: 34, slices: 50, hurried: false };
@@ -62,7 +62,7 @@ impl Script {
     /// Blocks are episodes.
     const fn session(self) -> session::Config {
         let usual = session::Config::new(guard::Config { settle: 0, ..guard::Config::new(STEPS as u16) });
-        if self.hurried { session::Config { screening: 1, gain: 0.0, patience: 0, first: 0, ..usual } } else { usual }
+        if self.hurried { session::Config { screening: 1, gain: 0.0, patience: 0, first: 6, ..usual } } else { usual }
     }
 }
 

@@ -89,6 +89,48 @@ pub(super) fn batch(seed: u64) -> u64 {
     verdict(digest, differing)
 }
 
+/// The kernels that leave out columns, with zeros of either sign among the inputs, and the masked transpose.
+pub(super) fn sparse(seed: u64) -> u64 {
+    let mut rng = Xoshiro128PlusPlus::seed_from_u64(seed);
+    let (mut digest, mut differing) = (Digest::new(), 0);
+    let (mut w, mut x, mut bias) = ([0.0; MOST * 17 + OFFSETS], [0.0; 17 + OFFSETS], [0.0; MOST + OFFSETS]);
+    let (mut y, mut expected, mut sums) = ([0.0; MOST], [0.0; MOST], [0.0; 17]);
+    fill(&mut rng, 1.0, &mut w);
+    for (rows, columns) in shapes() {
+        fill(&mut rng, 1.0, &mut x);
+        fill(&mut rng, 1.0, &mut bias);
+        x.iter_mut().enumerate().for_each(|(i, x)| *x = [*x, 0.0, *x, -0.0, *x][(i + rows) % 5]);
+        let at = (rows + columns) % OFFSETS;
+        let (w, x, bias) = (&w[at..at + rows * columns], &x[at..at + columns], &bias[at..at + rows]);
+        let (y, expected) = (&mut y[..rows], &mut expected[..rows]);
+        scalar::dense(w, x, bias, expected);
+        y.copy_from_slice(bias);
+        kernel::gemv_add_sparse(w, x, y, false);
+        let mut equal = same(y, expected);
+        digest.update(expected);
+        expected.iter_mut().for_each(|sum| *sum = math::relu(*sum));
+        for leave_out in [true, false] {
+            y.copy_from_slice(bias);
+            if leave_out {
+                kernel::gemv_add_sparse(w, x, y, true)
+            } else {
+                kernel::gemv_add_relu(w, x, y)
+            }
+            // Without columns there is nothing to do, and a kernel may leave the sums as they are.
+            equal &= columns == 0 || same(y, expected);
+        }
+        let sums = &mut sums[..columns];
+        kernel::gemv_transposed_sparse(w, bias, x, sums);
+        for ((sum, column), x) in sums.iter().zip(w.chunks_exact(rows)).zip(x) {
+            let exact = column.iter().zip(bias).fold(0.0, |sum, (weight, y)| sum + weight * y);
+            equal &= sum.to_bits() == if *x == 0.0 { 0 } else { f32::to_bits(exact) };
+        }
+        digest.update(sums);
+        differing += u64::from(!equal);
+    }
+    verdict(digest, differing)
+}
+
 /// Every activation, single and by lanes, on magnitudes of every exponent, infinity and NaN among them.
 pub(super) fn activations(seed: u64) -> u64 {
     let (mut digest, mut differing) = (Digest::new(), 0);

@@ -4,7 +4,7 @@
 //! checked when the program is built. Ends with an error where a slice takes more than its bound, or where the state that
 //! was saved is not the one that is deployed after the power has gone. The log is the same on every target and on the host
 //! but for its measurements. Argument: `script`, 0 for
-//! seven episodes, 1 for a hundred thousand control steps, 2 for fifteen minutes.
+//! ten episodes, 1 for a hundred thousand control steps, 2 for fifteen minutes.
 
 #![no_std]
 #![no_main]

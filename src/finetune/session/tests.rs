@@ -6,7 +6,7 @@ use super::*;
 use crate::control::{self, Controller, Input, LentPolicy, Limits, State, Untimed};
 use crate::finetune::tests::{config as constants, factory, factory_of, rng};
 use crate::finetune::{Trained, words};
-use crate::policy::{Policy, PolicyScratch};
+use crate::policy::{Artefact, Policy, PolicyScratch};
 use std::{vec, vec::Vec};
 use zerocopy::IntoBytes;
 

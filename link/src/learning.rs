@@ -65,8 +65,8 @@ impl Learn {
             .bytes(&self.seed.to_le_bytes())
             .bytes(&self.noise.to_le_bytes())
             .bytes(&self.telemetry.to_le_bytes())
-            .bytes(&code(actor))
-            .bytes(&code(critic))
+            .bytes(&actor.code())
+            .bytes(&critic.code())
             .bytes(&[optimiser as u8, storage as u8, 0, 0]);
         let counts = [transitions, batch, actor_batch, candidates, every, warmup, stride, horizon, slice];
         let head = counts.iter().fold(head, |builder, count| builder.bytes(&count.to_le_bytes()));
@@ -93,7 +93,7 @@ impl Learn {
     pub fn read(payload: &[u8]) -> Option<Self> {
         let mut f = Fields(payload);
         let (seed, noise, telemetry) = (f.u64()?, f.u64()?, f.u32()?);
-        let (actor, critic) = (trained(f.take()?)?, trained(f.take()?)?);
+        let (actor, critic) = (Trained::of(f.take()?)?, Trained::of(f.take()?)?);
         let [optimiser, storage, 0, 0] = f.take()? else { return None };
         let optimiser =
             [Optimiser::Momentum, Optimiser::Adam, Optimiser::Lean].into_iter().find(|o| *o as u8 == optimiser)?;
@@ -131,25 +131,6 @@ impl Learn {
         let guard = guard::Config { block, settle, rounds, alpha, beta, margin, correction, audit, watch };
         let session = session::Config { guard, screening, patience, first, refresh, gain: f.f32()?, slack: f.f32()? };
         f.end().map(|()| Self { seed, noise, telemetry, learner, session })
-    }
-}
-
-fn code(trained: Trained) -> [u8; 2] {
-    match trained {
-        Trained::All => [0, 0],
-        Trained::Last(n) => [1, n],
-        Trained::LowRank(r) => [2, r],
-        Trained::Bias => [3, 0],
-    }
-}
-
-fn trained(code: [u8; 2]) -> Option<Trained> {
-    match code {
-        [0, 0] => Some(Trained::All),
-        [1, n] => Some(Trained::Last(n)),
-        [2, r] => Some(Trained::LowRank(r)),
-        [3, 0] => Some(Trained::Bias),
-        _ => None,
     }
 }
 

@@ -30,6 +30,29 @@ pub enum Trained {
     Bias,
 }
 
+impl Trained {
+    /// Kind and number, as saved states and the serial protocol have them.
+    pub const fn code(self) -> [u8; 2] {
+        match self {
+            Self::All => [0, 0],
+            Self::Last(n) => [1, n],
+            Self::LowRank(r) => [2, r],
+            Self::Bias => [3, 0],
+        }
+    }
+
+    /// What has this code.
+    pub const fn of(code: [u8; 2]) -> Option<Self> {
+        match code {
+            [0, 0] => Some(Self::All),
+            [1, n] => Some(Self::Last(n)),
+            [2, r] => Some(Self::LowRank(r)),
+            [3, 0] => Some(Self::Bias),
+            _ => None,
+        }
+    }
+}
+
 /// Sizes of a network of dense layers, whatever it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Perceptron {

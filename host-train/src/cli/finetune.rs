@@ -6,7 +6,7 @@
 //! for a plant and seed. Episodes of the evaluations are those of no training.
 
 use super::eval::assignment;
-use super::{FinetuneArgs, Output, note};
+use super::{Output, note};
 use crate::config::{Config, Sources};
 use crate::env::{Decision, make};
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
@@ -18,6 +18,7 @@ use crate::session;
 use crate::stats::Summary;
 use crate::train::Trainer;
 use crate::{Error, Result};
+use clap::Args;
 use flowlet::finetune::Config as Constants;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -26,6 +27,50 @@ use std::sync::Mutex;
 
 /// Added to the seed for the evaluations' episodes.
 const EVALUATION: u64 = 0x5eed_3000_0000;
+
+/// Options of `finetune`.
+#[derive(Args, Clone, Debug)]
+pub struct FinetuneArgs {
+    /// The factory's policy, with its critics, or a run folder
+    #[arg(long, value_name = "FILE|RUN")]
+    pub policy: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Change the physics or the learner, for example env.arm_inertia=1.4 or finetune.batch=8; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Number of seeds, from --seed on, each in a folder of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub seeds: u32,
+    /// Seeds side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// What is trained, and in how much memory: adam, lean, all or last
+    #[arg(long, value_name = "NAME", default_value = "adam")]
+    pub mode: String,
+    /// Robot time, s
+    #[arg(long, value_name = "S", default_value_t = 900.0)]
+    pub seconds: f64,
+    /// Robot time between evaluations, s
+    #[arg(long, value_name = "S", default_value_t = 60.0)]
+    pub every: f64,
+    /// The folder for the results [default: a new one under runs/]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Train no policy from scratch to compare with
+    #[arg(long)]
+    pub without_scratch: bool,
+    /// Where policies from scratch are kept, one for a plant and seed [default: beside the results]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Episodes of an evaluation; five times as many before and after
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+}
 
 /// What the command is asked for, checked.
 struct Plan<'a> {

@@ -5,7 +5,7 @@
 
 use super::eval::assignment;
 use super::finetune::Settings;
-use super::{HilArgs, Output, hil_finetune, note};
+use super::{Output, hil_finetune, note};
 use crate::env;
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
 use crate::hil::faults::{Faulty, Rates};
@@ -16,12 +16,83 @@ use crate::run::write_atomic;
 use crate::stats::Summary;
 use crate::transitions;
 use crate::{Error, Result};
+use clap::Args;
 use flowlet::control::Reason;
 use flowlet_link::frame::{Counters, crc32};
 use flowlet_link::message::{Info, Place, Reset};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// Options of `hil`.
+#[derive(Args, Clone, Debug)]
+pub struct HilArgs {
+    /// The board: a serial port, or tcp:HOST:PORT
+    #[arg(long, value_name = "DEVICE")]
+    pub port: String,
+    /// Environment [default: the one the board's policy was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes to play
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Policy to put on the board first [default: the board's, which is read back]
+    #[arg(long, value_name = "POLICY.flw")]
+    pub policy: Option<PathBuf>,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Change the physics, for example env.mass=1.2, or with --finetune the learner, as `finetune` does; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write the transitions, as `train --replay` reads them
+    #[arg(long, value_name = "LOG.csv")]
+    pub record: Option<PathBuf>,
+    /// Write the policy that the board decides by; with --finetune the one that it deploys in the end [default there:
+    /// learned.flw in the run's folder]
+    #[arg(long, value_name = "POLICY.flw")]
+    pub read_back: Option<PathBuf>,
+    /// Have the board learn, from a policy that carries its critics
+    #[arg(long)]
+    pub finetune: bool,
+    /// With --finetune: what is trained, and in how much memory: adam, lean, all or last
+    #[arg(long, value_name = "NAME", default_value = "adam", requires = "finetune")]
+    pub mode: String,
+    /// With --finetune: robot time, s
+    #[arg(long, value_name = "S", default_value_t = 900.0, requires = "finetune")]
+    pub seconds: f64,
+    /// With --finetune: the folder for the results [default: a new one under runs/]
+    #[arg(long, value_name = "DIR", requires = "finetune")]
+    pub out: Option<PathBuf>,
+    /// Write what the board tells of its learning [default with --finetune: learning.csv in the run's folder]
+    #[arg(long, value_name = "FILE.csv")]
+    pub csv: Option<PathBuf>,
+    /// Baud rate of a serial port
+    #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub baud: u32,
+    /// Ask again after so many milliseconds without an answer
+    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub timeout: u64,
+    /// The board gives the fallback once so many control periods passed without an observation [default: it waits]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub patience: Option<u32>,
+    /// Ask the board for telemetry after every so many decisions [default with --finetune: once a second of robot time]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub telemetry: Option<u32>,
+    /// To test the line: share of the frames, both ways, that are lost
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub drop: f64,
+    /// To test the line: share of the frames with a byte changed
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub corrupt: f64,
+    /// To test the line: share of the frames that come twice
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub repeat: f64,
+    /// To test the line: share of the frames that come after up to three later ones
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub delay: f64,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {

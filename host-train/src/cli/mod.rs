@@ -24,6 +24,9 @@ mod toy;
 mod train;
 mod verify;
 
+pub use finetune::FinetuneArgs;
+pub use hil::HilArgs;
+
 use crate::config::{Config, Sources};
 use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
@@ -166,75 +169,6 @@ pub struct EvalArgs {
     pub record: Option<PathBuf>,
 }
 
-/// Options of `hil`.
-#[derive(Args, Clone, Debug)]
-pub struct HilArgs {
-    /// The board: a serial port, or tcp:HOST:PORT
-    #[arg(long, value_name = "DEVICE")]
-    pub port: String,
-    /// Environment [default: the one the board's policy was trained on]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// Episodes to play
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub episodes: u32,
-    /// Policy to put on the board first [default: the board's, which is read back]
-    #[arg(long, value_name = "POLICY.flw")]
-    pub policy: Option<PathBuf>,
-    /// Seed of start states and samples
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Change the physics, for example env.mass=1.2, or with --finetune the learner, as `finetune` does; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Write the transitions, as `train --replay` reads them
-    #[arg(long, value_name = "LOG.csv")]
-    pub record: Option<PathBuf>,
-    /// Write the policy that the board decides by; with --finetune the one that it deploys in the end [default there:
-    /// learned.flw in the run's folder]
-    #[arg(long, value_name = "POLICY.flw")]
-    pub read_back: Option<PathBuf>,
-    /// Have the board learn, from a policy that carries its critics
-    #[arg(long)]
-    pub finetune: bool,
-    /// With --finetune: what is trained, and in how much memory: adam, lean, all or last
-    #[arg(long, value_name = "NAME", default_value = "adam", requires = "finetune")]
-    pub mode: String,
-    /// With --finetune: robot time, s
-    #[arg(long, value_name = "S", default_value_t = 900.0, requires = "finetune")]
-    pub seconds: f64,
-    /// With --finetune: the folder for the results [default: a new one under runs/]
-    #[arg(long, value_name = "DIR", requires = "finetune")]
-    pub out: Option<PathBuf>,
-    /// Write what the board tells of its learning [default with --finetune: learning.csv in the run's folder]
-    #[arg(long, value_name = "FILE.csv")]
-    pub csv: Option<PathBuf>,
-    /// Baud rate of a serial port
-    #[arg(long, value_name = "N", default_value_t = 115_200, value_parser = clap::value_parser!(u32).range(1..))]
-    pub baud: u32,
-    /// Ask again after so many milliseconds without an answer
-    #[arg(long, value_name = "MS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=60_000))]
-    pub timeout: u64,
-    /// The board gives the fallback once so many control periods passed without an observation [default: it waits]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub patience: Option<u32>,
-    /// Ask the board for telemetry after every so many decisions [default with --finetune: once a second of robot time]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub telemetry: Option<u32>,
-    /// To test the line: share of the frames, both ways, that are lost
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    pub drop: f64,
-    /// To test the line: share of the frames with a byte changed
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    pub corrupt: f64,
-    /// To test the line: share of the frames that come twice
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    pub repeat: f64,
-    /// To test the line: share of the frames that come after up to three later ones
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    pub delay: f64,
-}
-
 /// Options of `resume`.
 #[derive(Args, Clone, Debug)]
 pub struct ResumeArgs {
@@ -351,50 +285,6 @@ pub struct DistillArgs {
     /// Width of the hidden layers [default: the trained policy's]
     #[arg(long, value_name = "H", value_parser = size(1024))]
     pub width: Option<usize>,
-}
-
-/// Options of `finetune`.
-#[derive(Args, Clone, Debug)]
-pub struct FinetuneArgs {
-    /// The factory's policy, with its critics, or a run folder
-    #[arg(long, value_name = "FILE|RUN")]
-    pub policy: PathBuf,
-    /// Environment [default: the one it was trained on]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// Change the physics or the learner, for example env.arm_inertia=1.4 or finetune.batch=8; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Number of seeds, from --seed on, each in a folder of its own
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub seeds: u32,
-    /// Seeds side by side; the results do not depend on it [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub jobs: Option<u32>,
-    /// What is trained, and in how much memory: adam, lean, all or last
-    #[arg(long, value_name = "NAME", default_value = "adam")]
-    pub mode: String,
-    /// Robot time, s
-    #[arg(long, value_name = "S", default_value_t = 900.0)]
-    pub seconds: f64,
-    /// Robot time between evaluations, s
-    #[arg(long, value_name = "S", default_value_t = 60.0)]
-    pub every: f64,
-    /// The folder for the results [default: a new one under runs/]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Train no policy from scratch to compare with
-    #[arg(long)]
-    pub without_scratch: bool,
-    /// Where policies from scratch are kept, one for a plant and seed [default: beside the results]
-    #[arg(long, value_name = "DIR")]
-    pub scratch: Option<PathBuf>,
-    /// Episodes of an evaluation; five times as many before and after
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub episodes: u32,
 }
 
 /// Options of `check-env`.

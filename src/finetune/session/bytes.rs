@@ -6,7 +6,7 @@
 
 use super::{Mean, Session, Stage};
 use crate::finetune::guard::{Guard, GuardError, Player};
-use crate::finetune::{Config, Perceptron, Trained};
+use crate::finetune::{Config, Perceptron};
 use crate::net::VelocityShape;
 
 /// Version of the state.
@@ -72,15 +72,6 @@ impl core::fmt::Display for StateError {
 
 impl core::error::Error for StateError {}
 
-fn kind(trained: Trained) -> [u8; 2] {
-    match trained {
-        Trained::All => [0, 0],
-        Trained::Last(n) => [1, n],
-        Trained::LowRank(r) => [2, r],
-        Trained::Bias => [3, 0],
-    }
-}
-
 impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
     /// Whether there is something to keep that is not kept yet: a candidate to be tried or deployed waits for it, or what
     /// was deployed is no more.
@@ -110,7 +101,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         if numbers.len() != 4 * delta.len() {
             return Err(error);
         }
-        let [kind, number] = kind(self.learner.config().actor);
+        let [kind, number] = self.learner.config().actor.code();
         let [a, b, c, d] = (delta.len() as u32).to_le_bytes();
         let [w, x, y, z] = self.learner.artefact().to_le_bytes();
         header.copy_from_slice(&[VERSION, kind, number, 0, a, b, c, d, w, x, y, z]);
@@ -176,7 +167,7 @@ impl<M: AsRef<[u32]> + AsMut<[u32]>> Session<'_, M> {
         if u32::from_le_bytes([*w, *x, *y, *z]) != self.learner.artefact() {
             return Err(StateError::OtherArtefact);
         }
-        let same = [*kind_of, *number] == kind(self.learner.config().actor);
+        let same = [*kind_of, *number] == self.learner.config().actor.code();
         if !same || u32::from_le_bytes([*a, *b, *c, *d]) as usize != self.learner.kept().len() {
             return Err(StateError::OtherConfig);
         }

@@ -3,7 +3,8 @@
 //! A flow policy is played by flowlet's own sampler on the artefact's bytes ([`ArtefactPlayer`]), so that what is
 //! evaluated is what is flashed; the other algorithms, which have no artefact, by the agent ([`AgentPlayer`]). Episode `i`
 //! of a seed always has the same start state and the same noise, whatever the policy: comparisons are paired. Returns are
-//! unscaled. The plain sample and the greedy choice are played separately.
+//! unscaled. The plain sample and the greedy choice are played separately; where the critics do not travel in the artefact the
+//! agent makes the greedy choice ([`AssistedPlayer`]).
 
 use crate::agent::Agent;
 use crate::env::{self, Decision};
@@ -187,6 +188,33 @@ impl Player for AgentPlayer<'_> {
             *a = low + (*a + 1.0) * 0.5 * (high - low);
         }
         Ok(())
+    }
+}
+
+/// Plays an artefact whose critics do not travel with it: plain samples by flowlet's sampler, the greedy choice by the
+/// agent that it is of.
+pub struct AssistedPlayer<'a> {
+    /// For plain samples.
+    pub plain: ArtefactPlayer<'a>,
+    /// For the greedy choice.
+    pub greedy: AgentPlayer<'a>,
+}
+
+impl Player for AssistedPlayer<'_> {
+    fn is_critical(&self) -> bool {
+        true
+    }
+
+    fn begin(&mut self, number: u64) {
+        self.plain.begin(number);
+        self.greedy.begin(number);
+    }
+
+    fn act(&mut self, observation: &[f32], best_of: Option<usize>, action: &mut [f32]) -> Result<()> {
+        match best_of {
+            None => self.plain.act(observation, None, action),
+            Some(n) => self.greedy.act(observation, Some(n), action),
+        }
     }
 }
 

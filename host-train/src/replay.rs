@@ -22,6 +22,8 @@ pub struct Transition<'a> {
     pub next_obs: &'a [f32],
     /// Nothing to bootstrap from (a time limit is not meant).
     pub terminated: bool,
+    /// The transition that goes on from `next_obs` is not the next one of the same lane: the episode ended.
+    pub last: bool,
 }
 
 /// A ring buffer of transitions.
@@ -30,6 +32,11 @@ pub struct Replay {
     obs: usize,
     act: usize,
     capacity: usize,
+    /// Where the transition after one stands: so many further on, as many as environments take turns.
+    stride: usize,
+    /// Transitions that one of a minibatch spans at most, and the discount between them.
+    horizon: usize,
+    gamma: f32,
     /// Part of the capacity that was added after construction.
     grown: usize,
     len: usize,
@@ -75,7 +82,16 @@ impl Replay {
     /// An empty buffer for `capacity` transitions (at least one).
     pub fn with_normaliser(capacity: usize, normaliser: Normaliser, act: usize) -> Self {
         let (capacity, obs) = (capacity.max(1), normaliser.mean().len());
-        Self { obs, act, capacity, grown: 0, len: 0, next: 0, rows: Vec::new(), normaliser }
+        let (stride, horizon, gamma) = (1, 1, 1.0);
+        Self { obs, act, capacity, stride, horizon, gamma, grown: 0, len: 0, next: 0, rows: Vec::new(), normaliser }
+    }
+
+    /// Makes minibatches of transitions over up to `horizon` decisions: their rewards are added up with the discount
+    /// `gamma`, the observation after is that of the last, and the mask holds the discount up to that one. Of `stride`
+    /// environments that take turns each goes on where it was.
+    pub fn spanning(mut self, horizon: usize, stride: usize, gamma: f32) -> Self {
+        (self.horizon, self.stride, self.gamma) = (horizon, stride, gamma);
+        self
     }
 
     /// Makes room for so many transitions, or as many as there may be: until then none is copied when others come.
@@ -115,7 +131,7 @@ impl Replay {
     }
 
     fn width(&self) -> usize {
-        2 * self.obs + self.act + 2
+        2 * self.obs + self.act + 3
     }
 
     /// Transitions stored.
@@ -139,8 +155,9 @@ impl Replay {
         row[..obs].copy_from_slice(transition.obs);
         row[obs..2 * obs].copy_from_slice(transition.next_obs);
         row[2 * obs..2 * obs + act].copy_from_slice(transition.action);
-        row[width - 2] = transition.reward;
-        row[width - 1] = if transition.terminated { 0.0 } else { 1.0 };
+        row[width - 3] = transition.reward;
+        row[width - 2] = if transition.terminated { 0.0 } else { 1.0 };
+        row[width - 1] = if transition.last { 0.0 } else { 1.0 };
         self.next = (self.next + 1) % self.capacity;
         self.len = (self.len + 1).min(self.capacity);
     }
@@ -148,16 +165,28 @@ impl Replay {
     /// Fills `batch` with transitions drawn uniformly with replacement.
     pub fn sample(&self, batch: &mut Minibatch, noise: &mut Noise) {
         assert!(self.len > 0, "the replay buffer is empty");
-        let (obs, act) = (self.obs, self.act);
-        let width = 2 * obs + act + 2;
+        let (obs, act, width) = (self.obs, self.act, self.width());
         for i in 0..batch.reward.len() {
-            let at = noise.below(self.len);
-            let row = &self.rows[at * width..(at + 1) * width];
+            let mut at = noise.below(self.len);
+            let mut row = &self.rows[at * width..(at + 1) * width];
             batch.obs[i * obs..(i + 1) * obs].copy_from_slice(&row[..obs]);
-            batch.next_obs[i * obs..(i + 1) * obs].copy_from_slice(&row[obs..2 * obs]);
             batch.action[i * act..(i + 1) * act].copy_from_slice(&row[2 * obs..2 * obs + act]);
-            batch.reward[i] = row[width - 2];
-            batch.mask[i] = row[width - 1];
+            let (mut reward, mut discount) = (row[width - 3], 1.0);
+            // Transitions that came after this one.
+            let mut newer = if self.next > at { self.next - 1 - at } else { self.len + self.next - 1 - at };
+            for _ in 1..self.horizon {
+                if row[width - 1] == 0.0 || newer < self.stride {
+                    break;
+                }
+                newer -= self.stride;
+                at = (at + self.stride) % self.len;
+                row = &self.rows[at * width..(at + 1) * width];
+                discount *= self.gamma;
+                reward += discount * row[width - 3];
+            }
+            batch.next_obs[i * obs..(i + 1) * obs].copy_from_slice(&row[obs..2 * obs]);
+            batch.reward[i] = reward;
+            batch.mask[i] = discount * row[width - 2];
         }
         self.normaliser.apply(&mut batch.obs);
         self.normaliser.apply(&mut batch.next_obs);
@@ -177,6 +206,7 @@ mod tests {
             reward: x + 0.3,
             next_obs: &[x + 0.4, x + 0.5],
             terminated: i.is_multiple_of(3),
+            last: i.is_multiple_of(3),
         });
     }
 

@@ -12,7 +12,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::curve::write_curve;
 use crate::env::Decision;
-use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Protocol, evaluate_until};
+use crate::evaluate::{AgentPlayer, ArtefactPlayer, AssistedPlayer, Evaluation, Player, Protocol, evaluate_until};
 use crate::policy::ArtefactBytes;
 use crate::profile::step_table;
 use crate::run::{ProgressRow, RunDir, write_atomic, write_progress};
@@ -326,17 +326,12 @@ impl<'a> Session<'a> {
         let config = &self.config;
         let mut env = Decision::new(config.make_env()?, config.env.action_repeat);
         let protocol = Protocol { episodes, seed: EVALUATION_SEED, best_of: config.eval.best_of };
-        match artefact(trainer)? {
-            Some(bytes) => {
-                let mut player = ArtefactPlayer::new(bytes.artefact()?)?;
-                evaluate_until(&mut player, &mut env, protocol, &self.interrupted)
-            }
-            None => {
-                let normaliser = trainer.normaliser().clone();
-                let mut player = AgentPlayer::new(trainer.agent_mut(), &normaliser, &env);
-                evaluate_until(&mut player, &mut env, protocol, &self.interrupted)
-            }
-        }
+        let (bytes, normaliser) = (artefact(trainer)?, trainer.normaliser().clone());
+        let mut agent = AgentPlayer::new(trainer.agent_mut(), &normaliser, &env);
+        let mut play = |player: &mut dyn Player| evaluate_until(player, &mut env, protocol, &self.interrupted);
+        let Some(bytes) = bytes else { return play(&mut agent) };
+        let mut plain = ArtefactPlayer::new(bytes.artefact()?)?;
+        if plain.is_critical() { play(&mut plain) } else { play(&mut AssistedPlayer { plain, greedy: agent }) }
     }
 
     fn write_policy(&self, trainer: &Trainer) -> Result<()> {

@@ -195,7 +195,8 @@ impl Trainer {
         };
         let spec = first.env.spec();
         let (obs, act, low, high) = (spec.obs(), spec.act(), spec.low.clone(), spec.high.clone());
-        let mut replay = Replay::with_normaliser(train.buffer_size, Normaliser::new(&config.env), act);
+        let mut replay = Replay::with_normaliser(train.buffer_size, Normaliser::new(&config.env), act)
+            .spanning(train.n_step, train.num_envs, train.gamma as f32);
         // About as many as the run decides: room beyond them would only be memory.
         let decisions = config.total_timesteps / config.env.action_repeat.max(1) as u64;
         replay.reserve(usize::try_from(decisions).unwrap_or(usize::MAX));
@@ -269,6 +270,8 @@ impl Trainer {
                 reward: (row.reward * self.config.env.reward_scale) as f32,
                 next_obs: &row.next_obs,
                 terminated: row.terminated,
+                // The record does not say where an episode was broken off.
+                last: true,
             });
         }
         self.replay.normaliser_mut().refresh();
@@ -360,6 +363,7 @@ impl Trainer {
             reward: (outcome.reward * self.config.env.reward_scale) as f32,
             next_obs: &lane.next_obs,
             terminated: outcome.terminated,
+            last: outcome.terminated || outcome.truncated,
         });
         self.progress.decisions += 1;
         self.progress.steps += outcome.control_steps as u64;

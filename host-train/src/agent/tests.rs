@@ -41,7 +41,7 @@ fn replay() -> Replay {
         noise.uniform_in(&mut s, -0.8, 0.8);
         noise.uniform_in(&mut action, -1.0, 1.0);
         let reward = -(action[0] - s[0]).powi(2) - (action[1] + 0.5).powi(2);
-        replay.push(Transition { obs: &s, action: &action, reward, next_obs: &s, terminated: true });
+        replay.push(Transition { obs: &s, action: &action, reward, next_obs: &s, terminated: true, last: true });
     }
     replay
 }

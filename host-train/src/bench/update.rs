@@ -172,7 +172,7 @@ fn random_replay(obs: usize, act: usize) -> Replay {
         noise.gaussian(&mut s);
         noise.uniform_in(&mut action, -1.0, 1.0);
         let (obs, next_obs) = s.split_at(obs);
-        replay.push(Transition { obs, action: &action, reward: action[0], next_obs, terminated: false });
+        replay.push(Transition { obs, action: &action, reward: action[0], next_obs, terminated: false, last: true });
     }
     replay
 }

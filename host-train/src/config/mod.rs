@@ -19,7 +19,7 @@ pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Tw
 pub use sources::{Sources, WITHOUT_EFFECT};
 pub use train::{Activation, TrainConfig, Trunk};
 
-use crate::env::{self, Env};
+use crate::env::{self, Constants, Env};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -126,6 +126,10 @@ impl Config {
     /// As [`Self::preset`], for an environment that the command line need not know.
     pub fn for_env(preset: &str, algo: &str, env: &dyn Env) -> Result<Self> {
         let spec = env.spec();
+        let mut algorithm = Algorithm::preset(algo, preset)?;
+        if preset == "default" && spec.constants == Constants::Large {
+            algorithm.enlarge();
+        }
         let mut config = Self {
             preset: preset.to_string(),
             seed: 1,
@@ -145,7 +149,7 @@ impl Config {
                 obs_clip: spec.obs_clip,
                 physics: physics(env),
             },
-            algorithm: Algorithm::preset(algo, preset)?,
+            algorithm,
             eval: EvalConfig {
                 episodes: 20,
                 every: points_of_the_curve(spec.total_timesteps),

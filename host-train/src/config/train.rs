@@ -57,6 +57,8 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     /// Discount of a decision.
     pub gamma: f64,
+    /// Decisions whose rewards a critic's target adds up before it bootstraps; fewer where the episode or the record ends.
+    pub n_step: usize,
     /// Rate at which the target critics follow.
     pub tau: f64,
     /// Transitions in an update of the critics.
@@ -89,6 +91,7 @@ impl TrainConfig {
             q_lr: 1e-3,
             max_grad_norm: 0.0,
             gamma: 0.99,
+            n_step: 1,
             tau: 0.01,
             batch_size: 128,
             buffer_size: 100_000,
@@ -97,6 +100,15 @@ impl TrainConfig {
             block: 16,
             updates_per_decision: 1.0,
         }
+    }
+
+    /// Turns the constants for small networks into those for the Control Suite.
+    pub(super) fn enlarge(&mut self) {
+        self.actor_hidden = 128;
+        self.critic_hidden = 128;
+        self.critic_layer_norm = true;
+        self.gamma = 0.98;
+        self.buffer_size = 1_000_000;
     }
 
     /// The published constants (arXiv 2601.08136).
@@ -114,6 +126,7 @@ impl TrainConfig {
             q_lr: 1e-3,
             max_grad_norm: 10.0,
             gamma: 0.99,
+            n_step: 1,
             tau: 0.005,
             batch_size: 256,
             buffer_size: 250_000,
@@ -135,6 +148,7 @@ impl TrainConfig {
                 ("critic_layers", self.critic_layers as u64, 1, 8),
                 ("batch_size", self.batch_size as u64, 1, 65_536),
                 ("buffer_size", self.buffer_size as u64, 1, 100_000_000),
+                ("n_step", self.n_step as u64, 1, 1_000),
                 ("num_envs", self.num_envs as u64, 1, 4096),
                 ("block", self.block as u64, 1, 1_000_000),
             ],

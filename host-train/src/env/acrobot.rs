@@ -2,7 +2,7 @@
 //!
 //! Random actions with the default repeat of 4 earn about 0.03 a step: the scale puts a decision's reward into [0, 1].
 
-use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use super::{Constants, Env, EnvSpec, Step, listed, names, refused, state_of};
 use crate::Result;
 use plants::Acrobot;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -35,6 +35,7 @@ impl AcrobotEnv {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 400_000,
+                constants: Constants::Small,
             },
             plant,
         }

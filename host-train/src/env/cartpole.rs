@@ -3,7 +3,7 @@
 //! The reward of a control step lies in [0, 1]; a decision lasts four of them by default, and the default reward scale
 //! of 1/4 brings its sum back to [0, 1]. The end of the rail is the suite's own soft limit.
 
-use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use super::{Constants, Env, EnvSpec, Step, listed, names, refused, state_of};
 use crate::Result;
 use plants::Cartpole;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -34,6 +34,7 @@ impl CartpoleEnv {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 240_000,
+                constants: Constants::Small,
             },
             plant,
         }

@@ -4,7 +4,7 @@
 //! The episode ends at the goal, with a return of about 100, or where the puck touches anything. Its label says which way
 //! led to the goal.
 
-use super::{Env, EnvSpec, Step, listed, names, refused};
+use super::{Constants, Env, EnvSpec, Step, listed, names, refused};
 use crate::Result;
 use plants::{Fork, ForkState};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -35,6 +35,7 @@ impl ForkEnv {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 40_000,
+                constants: Constants::Small,
             },
             plant,
         }

@@ -3,7 +3,7 @@
 //!
 //! The controller sees encoder counts and filtered differences, and the reward of a step lies in [0, 1].
 
-use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use super::{Constants, Env, EnvSpec, Step, listed, names, refused, state_of};
 use crate::Result;
 use plants::Furuta;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -35,6 +35,7 @@ impl FurutaEnv {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 300_000,
+                constants: Constants::Small,
             },
         };
         env.follow();

@@ -12,7 +12,7 @@
 //! sentence and never a panic: Python or a package that is missing, an unknown ID, discrete or unbounded actions,
 //! observations that are no plain array, a child that dies. A step costs a round trip through the pipe, some 50 us.
 
-use super::{Env, EnvSpec, Step};
+use super::{Constants, Env, EnvSpec, Step};
 use crate::{Error, Result};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::Rng;
@@ -94,6 +94,7 @@ impl GymEnv {
                 obs_clip: 10.0,
                 obs_unknown: true,
                 total_timesteps: 50_000,
+                constants: Constants::Small,
             },
             id: id.to_string(),
             observation: vec![0.0; obs],

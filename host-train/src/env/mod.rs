@@ -89,6 +89,17 @@ pub struct EnvSpec {
     pub obs_unknown: bool,
     /// Default length of a training run, control steps.
     pub total_timesteps: u64,
+    /// Which of the recommended constants are its default ones.
+    pub constants: Constants,
+}
+
+/// The two sets of recommended constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Constants {
+    /// Small networks that a microcontroller runs with ease.
+    Small,
+    /// Networks twice as wide and critics that are normalised, for bodies with many joints.
+    Large,
 }
 
 impl EnvSpec {

@@ -3,7 +3,7 @@
 //! The default reward scale divides by the largest cost of a step, `pi^2 + 0.1 * 8^2 + 0.001 * 2^2`, so that a
 //! decision's training reward lies in [-1, 0].
 
-use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use super::{Constants, Env, EnvSpec, Step, listed, names, refused, state_of};
 use crate::Result;
 use plants::Pendulum;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -36,6 +36,7 @@ impl PendulumEnv {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 10_000,
+                constants: Constants::Small,
             },
         };
         env.follow();

@@ -3,7 +3,7 @@
 //! Leaving the room or tipping over ends the episode. The reward of a step lies in [0, 1], so a crash costs what would
 //! have been earned.
 
-use super::{Env, EnvSpec, Step, listed, names, refused, state_of};
+use super::{Constants, Env, EnvSpec, Step, listed, names, refused, state_of};
 use crate::Result;
 use plants::Quadrotor2d;
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -33,6 +33,7 @@ impl Quadrotor2dEnv {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 150_000,
+                constants: Constants::Small,
             },
             plant,
         }

@@ -27,7 +27,7 @@ mod reacher;
 mod tolerance;
 mod walker;
 
-use super::{Env, EnvSpec, State, Step};
+use super::{Constants, Env, EnvSpec, State, Step};
 use crate::{Error, Result};
 use mujoco_rs::mujoco_c::mjtDisableBit;
 use mujoco_rs::prelude::{MjModel, MjtObjBase};
@@ -156,7 +156,7 @@ impl SuiteEnv {
                 low: limits.iter().map(|limit| limit[0] as f32).collect(),
                 high: limits.iter().map(|limit| limit[1] as f32).collect(),
                 control_dt: physics.control_dt(),
-                action_repeat: 1,
+                action_repeat: 2,
                 time_limit: EPISODE,
                 reward_scale: 1.0,
                 obs_mean: vec![0.0; obs],
@@ -164,6 +164,7 @@ impl SuiteEnv {
                 obs_clip: 10.0,
                 obs_unknown: true,
                 total_timesteps: 250_000,
+                constants: Constants::Large,
             },
             entry,
             nominal,

@@ -79,17 +79,6 @@ struct Memory {
     estimates: Estimates,
     velocity_target: Vec<f32>,
     chosen: Vec<f32>,
-    exploration: Vec<f32>,
-    drift: Drift,
-}
-
-/// The kernel's centres and what moves them there; empty where they stay at the policy samples.
-#[derive(Clone, Debug)]
-struct Drift {
-    centre: Vec<f32>,
-    action: Vec<f32>,
-    q: Vec<f32>,
-    slope: Vec<f32>,
 }
 
 /// The candidates of all points and what the critic says about them, in lanes of points.
@@ -181,42 +170,16 @@ impl Rfm {
         }
     }
 
-    /// The kernel's centres: the policy samples, moved along the target's score by its Langevin drift with the kernel's
-    /// variance, which is where the target times the kernel has its mean as far as the score is constant; but only so far.
-    fn place_centres(&mut self) {
-        let (c, inverse) = (&self.config, 1.0 / self.lambda());
-        let (act, m) = (self.actor.shape().act, &mut self.memory);
-        let (d, n) = (&mut m.drift, m.t.len() * self.actor.shape().obs);
-        let s = if c.actor_at == ActorAt::Next { &m.batch.next_obs[..n] } else { &m.batch.obs[..n] };
-        tanh_of(&mut d.action, &m.latent);
-        self.critic.minimum_and_gradient(s, &d.action, 1, &mut d.q, &mut d.slope, &mut m.critic_work);
-        let variance = (c.bandwidth * c.bandwidth) as f32;
-        let furthest = (c.drift * c.bandwidth * (act as f64).sqrt()) as f32;
-        let rows = d.centre.chunks_exact_mut(act).zip(m.latent.chunks_exact(act));
-        for ((centre, u), (a, g)) in rows.zip(d.action.chunks_exact(act).zip(d.slope.chunks_exact(act))) {
-            for (((c, a), g), _) in centre.iter_mut().zip(a).zip(g).zip(u) {
-                *c = variance * ((1.0 - a * a) * g * inverse - 2.0 * a);
-            }
-            let length = centre.iter().map(|c| c * c).sum::<f32>().sqrt();
-            let factor = if length > furthest { furthest / length } else { 1.0 };
-            centre.iter_mut().zip(u).for_each(|(c, u)| *c = u + factor * *c);
-        }
-    }
-
     /// Step 4: E[X_1 | x] of every point under the updated critics.
     fn estimate_posterior(&mut self) {
         let temperature = self.lambda();
-        if self.config.drift > 0.0 {
-            self.place_centres();
-        }
         let (m, obs, k) = (&mut self.memory, self.actor.shape().obs, self.posterior.count());
         let n = m.t.len();
         let s = match self.config.actor_at {
             ActorAt::Next => &m.batch.next_obs[..n * obs],
             ActorAt::Current => &m.batch.obs[..n * obs],
         };
-        let centre = if m.drift.centre.is_empty() { &m.latent } else { &m.drift.centre };
-        let points = Points { x: &m.x, t: &m.t, centre };
+        let points = Points { x: &m.x, t: &m.t, centre: &m.latent };
         let (critic, work) = (&self.critic, &mut m.critic_work);
         if let Some(batch) = &mut self.batch {
             let critic = |actions: &[f32], group: usize, q: &mut [f32], gradient: &mut [f32]| {
@@ -317,11 +280,6 @@ impl Agent for Rfm {
         let particles = self.config.particles;
         self.selector.draw(&self.actor, &self.critic, obs, particles, pick, &mut self.behaviour, latents);
         tanh_of(actions, latents);
-        if self.config.exploration > 0.0 {
-            let (noise, scale) = (room(&mut self.memory.exploration, actions.len()), self.config.exploration as f32);
-            self.behaviour.gaussian(noise);
-            actions.iter_mut().zip(noise).for_each(|(a, e)| *a = (*a + scale * *e).clamp(-1.0, 1.0));
-        }
     }
 
     fn evaluate(&mut self, obs: &[f32], particles: usize, noise: &mut Noise, actions: &mut [f32]) {
@@ -414,7 +372,6 @@ impl Memory {
         let points = if config.estimator == Estimator::Mixture { panels(m) } else { 0 };
         let lanes = |count: usize| vec![Lane::ZERO; points * count];
         let slopes = if config.control_variate == ControlVariate::None { 0 } else { k * act };
-        let drift = if config.drift > 0.0 { m } else { 0 };
         Self {
             batch: Minibatch::new(n, obs, act),
             critic_work: CriticWork::new(critic, n, k),
@@ -437,13 +394,6 @@ impl Memory {
             estimates: Estimates::new(m, act),
             velocity_target: vec![0.0; m * act],
             chosen: Vec::new(),
-            exploration: Vec::new(),
-            drift: Drift {
-                centre: vec![0.0; drift * act],
-                action: vec![0.0; drift * act],
-                q: vec![0.0; drift],
-                slope: vec![0.0; drift * act],
-            },
         }
     }
 }

@@ -38,9 +38,6 @@ macro_rules! algorithms {
             /// The recommended constants of a task that asks for the larger ones.
             pub(super) fn enlarge(&mut self) {
                 self.train_mut().enlarge();
-                if let Self::Rfm(rfm) = self {
-                    rfm.enlarge();
-                }
             }
 
             /// The name on the command line, which is also its section of `config.toml`.

@@ -105,8 +105,6 @@ pub struct RfmConfig {
     pub latent_clip: f64,
     /// Policy samples from which behaviour picks one by softmax(Q / lambda).
     pub particles: usize,
-    /// Standard deviation of Gaussian noise that behaviour adds to the action, whose range is -1 to 1.
-    pub exploration: f64,
     /// The same for the critics' target.
     pub target_particles: usize,
     /// What the critics' target makes of the two slow critics.
@@ -121,9 +119,6 @@ pub struct RfmConfig {
     pub kernel: usize,
     /// Standard deviation of the kernel candidates.
     pub bandwidth: f64,
-    /// Largest distance that the kernel's centre moves from its policy sample along the target's score, in bandwidths times
-    /// the root of the number of channels; 0 leaves it at the sample.
-    pub drift: f64,
     /// Uniform actions are drawn within plus and minus this; so close to 1 that their density counts as that of (-1, 1).
     pub uniform_bound: f64,
     /// The control variate; only `none` where the estimator has one of its own.
@@ -183,7 +178,6 @@ impl RfmConfig {
             train_t_max: 0.99,
             latent_clip: 6.0,
             particles: 4,
-            exploration: 0.0,
             target_particles: 1,
             target_twins: Twins::Min,
             estimator: Estimator::Mixture,
@@ -191,7 +185,6 @@ impl RfmConfig {
             uniform: 3,
             kernel: 2,
             bandwidth: 0.3,
-            drift: 0.0,
             uniform_bound: 0.9999,
             control_variate: ControlVariate::None,
             eta: 0.5,
@@ -209,9 +202,6 @@ impl RfmConfig {
             log_temperature_max: 4.0,
         }
     }
-
-    /// Turns the constants for small networks into those for the Control Suite, as far as they are its own.
-    pub(super) fn enlarge(&mut self) {}
 
     /// The published constants (arXiv 2601.08136). It clips no latent: at 100 the tanh has long saturated.
     pub fn paper() -> Self {
@@ -271,9 +261,7 @@ impl RfmConfig {
                 ("train_t_min", r.train_t_min, 1e-4, 0.9999),
                 ("train_t_max", r.train_t_max, 1e-4, 0.9999),
                 ("latent_clip", r.latent_clip, 0.1, 1024.0),
-                ("exploration", r.exploration, 0.0, 10.0),
                 ("bandwidth", r.bandwidth, 1e-3, 1e3),
-                ("drift", r.drift, 0.0, 100.0),
                 ("uniform_bound", r.uniform_bound, 0.99, 0.999_999),
                 ("eta", r.eta, -10.0, 10.0),
                 ("ridge", r.ridge, 0.0, 1e30),

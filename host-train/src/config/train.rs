@@ -108,6 +108,7 @@ impl TrainConfig {
         self.critic_hidden = 128;
         self.critic_layer_norm = true;
         self.gamma = 0.98;
+        self.updates_per_decision = 2.0;
         self.buffer_size = 1_000_000;
     }
 

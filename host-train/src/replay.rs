@@ -1,5 +1,8 @@
 //! The replay buffer: a ring of transitions, sampled uniformly with replacement.
 //!
+//! A sampled transition may span several decisions of one episode ([`Replay::spanning`]; n-step targets: Sutton and Barto,
+//! *Reinforcement Learning*, 2nd edition, chapter 7), put together when it is drawn from transitions that stay as they are.
+//!
 //! Observations are stored raw and normalised when they are sampled; rewards are stored scaled. A transition is one row,
 //! so a sample costs one visit to memory. Memory comes as it is needed, or at once by [`Replay::reserve`]; when the ring is
 //! full the oldest transition gives way. Deterministic given the stream. Sampling from an empty buffer panics (a
@@ -56,7 +59,7 @@ pub struct Minibatch {
     pub reward: Vec<f32>,
     /// Normalised observations after, `n x obs`.
     pub next_obs: Vec<f32>,
-    /// 1 where the future counts, 0 after a terminal step.
+    /// What the future counts: 0 after a terminal step, otherwise 1, or the discount of all decisions spanned but one.
     pub mask: Vec<f32>,
 }
 
@@ -233,6 +236,49 @@ mod tests {
         assert!(counts[..80].iter().all(|&c| c == 0), "overwritten transitions came back");
         // Binomial(5000, 1/50): mean 100, deviation 9.9; five of them.
         assert!(counts[80..].iter().all(|&c| (50..150).contains(&c)), "{counts:?}");
+    }
+
+    /// Three environments in turn, with episodes of different lengths that end in both ways, in a ring that has wrapped:
+    /// every sampled transition is what walking along its own episode gives.
+    #[test]
+    fn spans_follow_their_own_episode() {
+        const LANES: usize = 3;
+        const GAMMA: f32 = 0.9;
+        // The whole history, so that a row is known by its number.
+        let rows: Vec<(f32, bool, bool)> = (0..200)
+            .map(|i| {
+                let (lane, time) = (i % LANES, i / LANES);
+                let last = time % (4 + lane) == 3 + lane;
+                ((i as f32).sin(), last && time % 2 == 0, last)
+            })
+            .collect();
+        for (horizon, pushed) in [(1, 200), (3, 200), (5, 200), (5, 31)] {
+            let capacity = 50;
+            let mut replay = Replay::new(capacity, 1, 1).spanning(horizon, LANES, GAMMA);
+            for (i, &(reward, terminated, last)) in rows[..pushed].iter().enumerate() {
+                let (obs, next_obs) = (&[i as f32], &[(i + LANES) as f32]);
+                replay.push(Transition { obs, action: &[0.0], reward, next_obs, terminated, last });
+            }
+            let mut batch = Minibatch::new(2000, 1, 1);
+            replay.sample(&mut batch, &mut Noise::new(3, 0));
+            let mut longest = 0;
+            for k in 0..2000 {
+                let first = batch.obs[k] as usize;
+                assert!(first + capacity >= pushed, "an overwritten row came back");
+                let (mut at, mut steps, mut reward) = (first, 1, rows[first].0);
+                while steps < horizon && !rows[at].2 && at + LANES < pushed {
+                    at += LANES;
+                    reward += GAMMA.powi(steps as i32) * rows[at].0;
+                    steps += 1;
+                }
+                longest = longest.max(steps);
+                assert_eq!(batch.next_obs[k], (at + LANES) as f32);
+                assert!((batch.reward[k] - reward).abs() < 1e-5, "sums of five numbers below 1 in another order");
+                let mask = if rows[at].1 { 0.0 } else { GAMMA.powi(steps as i32 - 1) };
+                assert!((batch.mask[k] - mask).abs() < 1e-6);
+            }
+            assert_eq!(longest, horizon);
+        }
     }
 
     #[test]

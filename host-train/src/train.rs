@@ -195,8 +195,11 @@ impl Trainer {
         };
         let spec = first.env.spec();
         let (obs, act, low, high) = (spec.obs(), spec.act(), spec.low.clone(), spec.high.clone());
-        let mut replay = Replay::with_normaliser(train.buffer_size, Normaliser::new(&config.env), act)
-            .spanning(train.n_step, train.num_envs, train.gamma as f32);
+        let mut replay = Replay::with_normaliser(train.buffer_size, Normaliser::new(&config.env), act).spanning(
+            train.n_step,
+            train.num_envs,
+            train.gamma as f32,
+        );
         // About as many as the run decides: room beyond them would only be memory.
         let decisions = config.total_timesteps / config.env.action_repeat.max(1) as u64;
         replay.reserve(usize::try_from(decisions).unwrap_or(usize::MAX));

@@ -102,7 +102,14 @@ mod tests {
             let mut replay = Replay::new(100, 1, 1);
             for i in 0..100 {
                 let action = [i as f32 / 50.0 - 0.99];
-                replay.push(Transition { obs: &[0.5], action: &action, reward: 1.0, next_obs: &[0.5], terminated });
+                replay.push(Transition {
+                    obs: &[0.5],
+                    action: &action,
+                    reward: 1.0,
+                    next_obs: &[0.5],
+                    terminated,
+                    last: true,
+                });
             }
             let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
             let mut noise = Noise::new(1, 0);

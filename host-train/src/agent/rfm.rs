@@ -419,8 +419,14 @@ mod tests {
         for _ in 0..4000 {
             let mut a = [0.0];
             noise.uniform_in(&mut a, -1.0, 1.0);
-            let transition =
-                Transition { obs: &[0.5], action: &a, reward: reward(a[0]), next_obs: &[0.5], terminated: true, last: true };
+            let transition = Transition {
+                obs: &[0.5],
+                action: &a,
+                reward: reward(a[0]),
+                next_obs: &[0.5],
+                terminated: true,
+                last: true,
+            };
             replay.push(transition);
         }
         replay
@@ -596,7 +602,14 @@ mod tests {
             let mut replay = Replay::new(100, 1, 1);
             for i in 0..100 {
                 let action = [i as f32 / 50.0 - 0.99];
-                replay.push(Transition { obs: &[0.5], action: &action, reward: 1.0, next_obs: &[0.5], terminated });
+                replay.push(Transition {
+                    obs: &[0.5],
+                    action: &action,
+                    reward: 1.0,
+                    next_obs: &[0.5],
+                    terminated,
+                    last: true,
+                });
             }
             let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
             let config = RfmConfig { train, target_twins, ..RfmConfig::standard() };

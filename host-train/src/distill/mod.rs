@@ -347,7 +347,14 @@ mod tests {
         let mut noise = Noise::new(7, 0);
         for _ in 0..500 {
             let s = [2.0 * noise.uniform() - 1.0];
-            replay.push(Transition { obs: &s, action: &[0.0], reward: 0.0, next_obs: &s, terminated: false, last: true });
+            replay.push(Transition {
+                obs: &s,
+                action: &[0.0],
+                reward: 0.0,
+                next_obs: &s,
+                terminated: false,
+                last: true,
+            });
         }
         replay
     }

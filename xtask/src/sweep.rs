@@ -1,9 +1,8 @@
 //! The far engines of `host-train sweep`, tested for real on this machine: PyPI's Ray, started for the sweep, and Debian's
 //! Slurm with one node, whose daemons are started here and stopped again.
 //!
-//! The same sweep runs on the local engine first. On each of the others one training is killed while it trains, and what
-//! starts it (Ray's worker, Slurm's batch script) is killed for another; both must be taken up again from a checkpoint. In
-//! the end every run has the local one's bits: curve, evaluation and policy, and so has the table, apart from CPU-seconds.
+//! The same sweep runs on the local engine first. On each of the others one training is killed while it trains; of another
+//! Ray's worker is killed, or Slurm's task cancelled. Both must be taken up again from a checkpoint. In the end every run has the local one's bits: curve, evaluation and policy, and so has the table, apart from CPU-seconds.
 //! Ray is installed by pip into an environment, Slurm by `apt-get`; its files are in a temporary folder. Linux only.
 
 use crate::steps::Steps;
@@ -36,13 +35,13 @@ enum Far {
 
 /// What is run: long enough to be killed, some seconds each.
 const SWEEP: &str = "\
-    envs = ['pendulum']\nalgos = ['rfm', 'sac']\nseeds = 2\ntotal_timesteps = 16000\n\
-    [set]\ncheckpoint_every = 1000\neval.every = 4000\neval.episodes = 4\neval.best_of = 4\n";
+    envs = ['pendulum']\nalgos = ['rfm', 'sac']\nseeds = 2\ntotal_timesteps = 5000\n\
+    [set]\ncheckpoint_every = 500\neval.every = 2500\neval.episodes = 4\neval.best_of = 4\n";
 const RUNS: [&str; 4] =
     ["pendulum__rfm/seed-1", "pendulum__sac/seed-1", "pendulum__rfm/seed-2", "pendulum__sac/seed-2"];
-/// The run whose training is killed, and the one that loses what started it.
-const KILLED: &str = RUNS[0];
-const ORPHANED: &str = RUNS[1];
+/// The run whose training is killed, and the one from which its place is taken. Tasks of Slurm are numbered like the runs.
+const KILLED: usize = 0;
+const EVICTED: usize = 1;
 
 /// Anything may take so long on a busy machine.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -114,7 +113,7 @@ impl Bench {
         let killed = thread::scope(|scope| {
             let one = scope.spawn(|| self.kill("ray", KILLED, 0));
             // A training's parent is `sweep-run`, whose parent is Ray's worker.
-            let other = scope.spawn(|| self.kill("ray", ORPHANED, 2));
+            let other = scope.spawn(|| self.kill("ray", EVICTED, 2));
             [one, other].map(|thread| thread.join().unwrap_or_else(|_| bail!("the killer panicked")))
         });
         let output = sweep.wait_with_output().context("cannot wait for host-train")?;
@@ -122,7 +121,10 @@ impl Bench {
         killed.with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
         report(&output)?;
         self.same("ray")?;
-        ensure!(trainings(&format!("ray/{ORPHANED}")).is_empty(), "a training outlived its worker and its sweep");
+        ensure!(
+            trainings(&format!("ray/{}", RUNS[EVICTED])).is_empty(),
+            "a training outlived its worker and its sweep"
+        );
         Ok("a killed training and a killed worker were resumed".into())
     }
 
@@ -135,11 +137,16 @@ impl Bench {
             sweep.env("SLURM_CONF", cluster.file("slurm.conf")).output().context("cannot start host-train")
         };
         let submitted = report(&go(&[])?)?;
-        ensure!(submitted["jobs"].as_array().is_some_and(|jobs| jobs.len() == 1), "{submitted}");
+        let job = submitted["jobs"][0].as_str().with_context(|| format!("no job was submitted: {submitted}"))?;
         let first = thread::scope(|scope| {
             let one = scope.spawn(|| self.kill("slurm", KILLED, 0));
-            // A training is what the batch script started.
-            let other = scope.spawn(|| self.kill("slurm", ORPHANED, 1));
+            let other = scope.spawn(|| {
+                self.training("slurm", EVICTED)?;
+                let mut cancel = Command::new("scancel");
+                cancel.arg(format!("{job}_{EVICTED}")).env("SLURM_CONF", cluster.file("slurm.conf"));
+                ensure!(cancel.status().context("cannot start scancel")?.success(), "the task is not cancelled");
+                Ok(())
+            });
             let output = go(&["--wait"])?;
             for thread in [one, other] {
                 thread
@@ -149,33 +156,39 @@ impl Bench {
             }
             Ok::<_, anyhow::Error>(output)
         })?;
-        // Without its script nobody asks that the task be queued again: the sweep says so, and the same command does it.
+        // What was cancelled is not queued again by anybody but the same command.
         let said = String::from_utf8_lossy(&first.stderr).into_owned();
         ensure!(
-            said.contains("queued already") && said.contains("1 of 4 runs failed") && said.contains(ORPHANED),
+            said.contains("queued already") && said.contains("1 of 4 runs failed") && said.contains(RUNS[EVICTED]),
             "{}",
             cluster.said(&first)
         );
         report(&go(&["--wait"])?).with_context(|| cluster.said(&first))?;
         self.same("slurm")?;
-        Ok("a killed training was queued again by Slurm, a killed script by the same command".into())
+        Ok("a killed training was queued again by Slurm, a cancelled task by the same command".into())
     }
 
     /// Kills, without a chance to save, the training of a run, or an ancestor of it, once it has a checkpoint.
-    fn kill(&self, out: &str, run: &str, ancestor: usize) -> Result<()> {
+    fn kill(&self, out: &str, run: usize, ancestor: usize) -> Result<()> {
+        let mut process = self.training(out, run)?;
+        for _ in 0..ancestor {
+            process = parent(process)?;
+        }
+        let status = Command::new("kill").args(["-KILL", &process.to_string()]).status()?;
+        ensure!(status.success(), "{}: process {process} cannot be killed", RUNS[run]);
+        Ok(())
+    }
+
+    /// Waits until a run has a checkpoint; the process that trains it.
+    fn training(&self, out: &str, run: usize) -> Result<u32> {
+        let run = RUNS[run];
         let checkpoints = self.folder.join(out).join(run).join("checkpoints");
         let begun = Instant::now();
         loop {
             if fs::read_dir(&checkpoints).is_ok_and(|mut entries| entries.next().is_some())
                 && let Some(&training) = trainings(&format!("{out}/{run}")).first()
             {
-                let mut process = training;
-                for _ in 0..ancestor {
-                    process = parent(process)?;
-                }
-                let status = Command::new("kill").args(["-KILL", &process.to_string()]).status()?;
-                ensure!(status.success(), "{run}: process {process} cannot be killed");
-                return Ok(());
+                return Ok(training);
             }
             ensure!(begun.elapsed() < LIMIT, "{run} had no checkpoint in {} s", LIMIT.as_secs());
             ensure!(
@@ -188,7 +201,7 @@ impl Bench {
 
     /// Holds what an engine left against the local one's.
     fn same(&self, out: &str) -> Result<()> {
-        for run in RUNS {
+        for (i, run) in RUNS.into_iter().enumerate() {
             let (mine, theirs) = (self.folder.join("local").join(run), self.folder.join(out).join(run));
             for name in ["policy.flw", "config.toml"] {
                 let read = |folder: &Path| fs::read(folder.join(name)).ok();
@@ -197,7 +210,7 @@ impl Bench {
             ensure!(curve(&mine)? == curve(&theirs)?, "progress.csv of {run} differs");
             ensure!(evaluation(&mine)? == evaluation(&theirs)?, "evaluation.json of {run} differs");
             let said = attempts(&theirs)?;
-            let wanted: &[&str] = if [KILLED, ORPHANED].contains(&run) { &["train", "resume"] } else { &["train"] };
+            let wanted: &[&str] = if [KILLED, EVICTED].contains(&i) { &["train", "resume"] } else { &["train"] };
             ensure!(said == wanted, "{run} was attempted by {}", said.join(", "));
         }
         let (mine, theirs) = (table(&self.folder.join("local"))?, table(&self.folder.join(out))?);

@@ -138,13 +138,14 @@ pub(super) fn wait(child: &mut Child, stop: &AtomicBool) -> std::io::Result<Exit
     }
 }
 
-/// Asks a process to stop in good order.
+/// Asks a process to stop in good order. Not by SIGINT: a shell that puts this into the
+/// background ignores it for all, and Ray blocks it in its workers.
 fn interrupt(child: &mut Child) -> std::io::Result<()> {
     #[cfg(unix)]
     {
         use nix::sys::signal::{Signal, kill};
         let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).map_err(std::io::Error::other)?);
-        kill(id, Signal::SIGINT).map_err(std::io::Error::from)
+        kill(id, Signal::SIGTERM).map_err(std::io::Error::from)
     }
     #[cfg(not(unix))]
     child.kill()

@@ -119,7 +119,7 @@ mod tests {
     fn a_stop_is_passed_on_once_and_begins_nothing() {
         let root = tempfile::tempdir().unwrap();
         // Ends in good order at the first signal; the next would be too many.
-        let script = "trap 'trap - INT; echo stopped; exit 130' INT\nmkdir -p \"$7\"; : > \"$7/config.toml\"\n\
+        let script = "trap 'trap - TERM; echo stopped; exit 130' TERM\nmkdir -p \"$7\"; : > \"$7/config.toml\"\n\
                       while :; do sleep 0.01; done";
         let program = trainer(root.path(), script);
         let plan = plan(root.path(), &["a"], &[1, 2]);

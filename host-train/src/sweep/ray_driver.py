@@ -54,7 +54,7 @@ def reason(error):
 def stop_at_the_end_of_input():
     for _ in sys.stdin:
         pass
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main():
@@ -65,6 +65,8 @@ def main():
     if address == "local":
         own = {"num_cpus": jobs, "include_dashboard": False, "object_store_memory": 100_000_000}
     ray.init(address=address, log_to_driver=False, logging_level="warning", **own)
+    # Ray has a handler of its own; ours ends the waiting below.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     task = ray.remote(num_cpus=1, max_retries=request["retries"], retry_exceptions=[Failed])(attempt)
     waiting, running = list(reversed(request["runs"])), {}
     while waiting or running:

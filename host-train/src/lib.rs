@@ -30,6 +30,7 @@ pub mod run;
 pub mod session;
 pub mod state;
 pub mod stats;
+pub mod sweep;
 pub mod tensorboard;
 pub mod toy;
 pub mod train;

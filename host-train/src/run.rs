@@ -85,6 +85,11 @@ impl RunDir {
         )))
     }
 
+    /// Whether a process has the folder to itself: see [`Self::lock`].
+    pub fn is_held(path: &Path) -> bool {
+        File::open(path).is_ok_and(|folder| matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock)))
+    }
+
     /// Removes what a process that was killed while it wrote left beside its files.
     pub fn clean(&self) {
         for folder in [self.path.clone(), self.checkpoints()] {
@@ -149,9 +154,11 @@ fn fresh_path(root: &Path, name: &str, now: SystemTime) -> PathBuf {
 /// Refuses a folder that holds anything: what an earlier run left is not lost to a mistyped name.
 fn check_empty(path: &Path) -> Result<()> {
     let shown = path.display();
-    let mut entries = fs::read_dir(path)
+    let entries = fs::read_dir(path)
         .map_err(|e| Error::failure(format!("cannot read the folder {shown} ({e}): choose another with --out")))?;
-    if entries.next().is_none() {
+    // What a process left that was killed as it began is nothing.
+    let begun = |name: &str| name.starts_with(&format!(".{CONFIG}.")) && name.ends_with(".tmp");
+    if entries.flatten().all(|entry| begun(&entry.file_name().to_string_lossy())) {
         return Ok(());
     }
     let holds = if path.join(CONFIG).is_file() { "holds a run already" } else { "is not empty" };

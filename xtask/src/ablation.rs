@@ -3,7 +3,7 @@
 //! The variants are in `xtask/ablation.toml`. Each trains on the same seeds as the default, and what is reported is the
 //! mean difference of the seeds' scores, so that what a seed makes easy or hard for both drops out.
 
-use crate::campaign::{self, Trainer, Training};
+use crate::campaign::{Campaign, Setting, Trainer};
 use crate::document::{self, number};
 use crate::{WrongUse, results};
 use anyhow::{Context, Result};
@@ -124,7 +124,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     }
 
     let default = Variant { name: DEFAULT.into(), why: String::new(), set: Vec::new() };
-    let mut trainings = Vec::new();
+    let mut settings = Vec::new();
     for env in &options.envs {
         for variant in std::iter::once(&default).chain(&variants) {
             let mut arguments: Vec<String> = ["--env", env].map(String::from).to_vec();
@@ -132,19 +132,11 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
                 arguments.extend(["--total-timesteps".into(), steps.to_string()]);
             }
             arguments.extend(plan.common.iter().chain(&variant.set).flat_map(|pair| ["--set".into(), pair.clone()]));
-            let folder = folder(&out, env, variant);
-            campaign::claim(root, &folder, &arguments)?;
-            trainings.extend((1..=options.seeds).map(|seed| Training {
-                folder: folder.join(format!("seed-{seed}")),
-                name: format!("{} on {env}", variant.name),
-                seed,
-                arguments: arguments.clone(),
-            }));
+            settings.push(Setting { name: folder_name(env, variant), arguments });
         }
     }
-    trainings.sort_by_key(|training| training.seed);
-    let workers = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()), usize::from);
-    let failures = if options.no_training { Vec::new() } else { campaign::run(&trainer, &trainings, workers)? };
+    let campaign = Campaign { out: out.clone(), settings, first_seed: 1, seeds: options.seeds };
+    let failures = campaign.run(&trainer, options.jobs, !options.no_training)?;
 
     let mut block = format!(
         "`cargo xtask ablation --seeds {} --envs {}{}` on {}. Variants and the default are trained on the same seeds. \
@@ -173,9 +165,9 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     Ok(u8::from(!failures.is_empty()))
 }
 
-/// Where the seeds of a variant are.
-fn folder(out: &Path, env: &str, variant: &Variant) -> PathBuf {
-    out.join(format!("{env}__{}", variant.name))
+/// The folder with the seeds of a variant.
+fn folder_name(env: &str, variant: &Variant) -> String {
+    format!("{env}__{}", variant.name)
 }
 
 /// The table of one environment.
@@ -188,14 +180,14 @@ fn section(
     default: &Variant,
     variants: &[Variant],
 ) -> Result<String> {
-    let baseline = folder(out, env, default).to_string_lossy().into_owned();
+    let baseline = out.join(folder_name(env, default)).to_string_lossy().into_owned();
     let mut text = format!("\n## {env}\n\n");
     let below = threshold.map_or_else(|| "failures".to_string(), |t| format!("seeds below {t}"));
     let head = ["variant", "set", "seeds", "mean", "difference", "IQM", "lowest seed", &below, "CPU-seconds", "why"];
     text.push_str(&document::row(&head));
     text.push_str(&document::row(&["---"; 10]));
     for variant in std::iter::once(default).chain(variants) {
-        let own = folder(out, env, variant).to_string_lossy().into_owned();
+        let own = out.join(folder_name(env, variant)).to_string_lossy().into_owned();
         let mut words = vec!["report".to_string(), own.clone()];
         if variant.name != DEFAULT {
             words.extend(["--baseline".into(), baseline.clone()]);

@@ -1,20 +1,16 @@
-//! Many trainings with the release binary: side by side, resumable, with an estimate of the time that is left.
+//! Many trainings with the release binary, by `host-train sweep`: side by side, resumable, with an estimate of the time
+//! that is left.
 //!
-//! A training has its own run folder. What is finished there (it has `evaluation.json`) is kept, what was broken off is
-//! continued by `host-train resume`, what is missing is trained; so a campaign that was stopped goes on where it was by
-//! the same command. A training that fails does not stop the others; its output is in `<run folder>.log`. Ctrl-C reaches
-//! the trainings too, which save and stop. Progress goes to standard error.
+//! A campaign is a list of settings that are no cross product of anything, so it goes into the sweep's file as variants.
+//! What is finished is kept, what was broken off goes on, and a training that fails is tried again and does not stop the
+//! others: docs/sweep.md. Ctrl-C reaches the sweep too, which stops its trainings in good order.
 
 use crate::cargo;
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use std::collections::BTreeMap;
-use std::fs::{self, File};
+use serde_json::{Value, json};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::thread;
-use std::time::Instant;
 
 /// The trainer's binary.
 #[derive(Debug, Clone)]
@@ -65,272 +61,117 @@ impl Trainer {
     }
 }
 
-/// One training.
+/// What the seeds of a campaign have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Training {
-    /// Its run folder, seen from the root of the repository.
-    pub folder: PathBuf,
-    /// What it is called; trainings of one name take about the same time.
+pub struct Setting {
+    /// The name of its folder.
     pub name: String,
-    /// Its seed.
-    pub seed: u64,
     /// Arguments of `train`, without seed and folder.
     pub arguments: Vec<String>,
 }
 
-/// How far a training is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Trained and evaluated.
-    Finished,
-    /// Begun.
-    Unfinished,
-    /// Not begun.
-    Missing,
+/// Settings, each with the same seeds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Campaign {
+    /// Folder of the settings' folders, seen from the root of the repository.
+    pub out: PathBuf,
+    /// The settings; all of them for one seed before the next.
+    pub settings: Vec<Setting>,
+    /// The first seed, and how many there are.
+    pub first_seed: u64,
+    /// How many there are.
+    pub seeds: u64,
 }
 
-impl Training {
-    /// What is in its folder.
-    pub fn state(&self, root: &Path) -> State {
-        let holds = |name: &str| root.join(&self.folder).join(name).is_file();
-        if holds("evaluation.json") {
-            State::Finished
-        } else if holds("config.toml") {
-            State::Unfinished
-        } else {
-            State::Missing
+impl Campaign {
+    /// The folder of a setting.
+    pub fn folder(&self, setting: &Setting) -> PathBuf {
+        self.out.join(&setting.name)
+    }
+
+    /// The run folder of every training, with its setting and seed.
+    pub fn trainings(&self) -> Vec<(PathBuf, &Setting, u64)> {
+        let seeds = self.first_seed..self.first_seed + self.seeds;
+        let of = |seed: u64| {
+            let one = move |setting| (self.folder(setting).join(format!("seed-{seed}")), setting, seed);
+            self.settings.iter().map(one)
+        };
+        seeds.flat_map(of).collect()
+    }
+
+    /// The file of the sweep. Strings and lists of JSON are TOML too.
+    fn file(&self) -> String {
+        let mut text = format!("first_seed = {}\nseeds = {}\n", self.first_seed, self.seeds);
+        for Setting { name, arguments } in &self.settings {
+            text += &format!("\n[[variant]]\nname = {}\narguments = {}\n", json!(name), json!(arguments));
         }
+        text
     }
 
-    /// The words of the command that brings it to its end; none when it is there.
-    fn command(&self, root: &Path) -> Option<Vec<String>> {
-        let folder = self.folder.to_string_lossy().into_owned();
-        match self.state(root) {
-            State::Finished => None,
-            State::Unfinished => Some(vec!["resume".into(), folder]),
-            State::Missing => {
-                let mut words = vec!["train".to_string()];
-                words.extend(self.arguments.iter().cloned());
-                words.extend(["--seed".into(), self.seed.to_string(), "--out".into(), folder]);
-                Some(words)
-            }
+    /// Brings every training to its end, `jobs` at a time, or only checks that the folders are of these settings where there
+    /// is to be no `training`. One sentence for each that failed.
+    pub fn run(&self, trainer: &Trainer, jobs: Option<u16>, training: bool) -> Result<Vec<String>> {
+        let place = trainer.root.join(&self.out);
+        fs::create_dir_all(&place).with_context(|| format!("cannot make the folder {}", place.display()))?;
+        let file = place.join("campaign.toml");
+        fs::write(&file, self.file()).with_context(|| format!("cannot write {}", file.display()))?;
+        let mut sweep = trainer.command(&["sweep"]);
+        sweep.arg(&file).arg("--out").arg(&self.out).arg("--json").stdout(Stdio::piped());
+        if let Some(jobs) = jobs {
+            sweep.args(["--jobs", &jobs.to_string()]);
         }
-    }
-
-    /// CPU-seconds that its training took.
-    fn cpu_seconds(&self, root: &Path) -> Option<f64> {
-        let text = fs::read_to_string(root.join(&self.folder).join("evaluation.json")).ok()?;
-        serde_json::from_str::<Value>(&text).ok()?["cpu_seconds"].as_f64()
-    }
-}
-
-/// Makes the folder that holds the seeds of one setting and writes the setting into it, or checks that it is the one
-/// that is there: runs of different settings must not come to stand for one.
-pub fn claim(root: &Path, folder: &Path, arguments: &[String]) -> Result<()> {
-    let place = root.join(folder);
-    let stamp = place.join("arguments.txt");
-    let wanted = arguments.join(" ");
-    match fs::read_to_string(&stamp) {
-        Ok(found) if found.trim_end() == wanted => Ok(()),
-        Ok(found) => bail!(
-            "{} holds runs of `train {}`, and `train {wanted}` is wanted: remove it, or give another folder with --out",
-            folder.display(),
-            found.trim_end()
-        ),
-        Err(_) => {
-            fs::create_dir_all(&place).with_context(|| format!("cannot make the folder {}", place.display()))?;
-            fs::write(&stamp, format!("{wanted}\n")).with_context(|| format!("cannot write {}", stamp.display()))
+        if !training {
+            sweep.arg("--no-training");
         }
+        let output =
+            sweep.spawn().and_then(std::process::Child::wait_with_output).context("cannot start host-train")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // It tells what failed and fails itself; without a report it has said why.
+        let report = text.lines().last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+        let Some(report) = report else { bail!("host-train sweep {} came to no end: see above", file.display()) };
+        let failed = report["failed"].as_array().context("`host-train sweep --json` does not tell what failed")?;
+        Ok(failed.iter().filter_map(|sentence| sentence.as_str().map(String::from)).collect())
     }
-}
-
-/// What is being measured while the trainings run.
-struct Clock {
-    /// Seconds that finished trainings took, by name.
-    taken: BTreeMap<String, Vec<f64>>,
-}
-
-impl Clock {
-    /// Of finished runs of earlier sessions only the CPU time is known.
-    fn of(root: &Path, trainings: &[Training]) -> Self {
-        let mut clock = Self { taken: BTreeMap::new() };
-        for training in trainings.iter().filter(|training| training.state(root) == State::Finished) {
-            if let Some(seconds) = training.cpu_seconds(root) {
-                clock.note(&training.name, seconds);
-            }
-        }
-        clock
-    }
-
-    fn note(&mut self, name: &str, seconds: f64) {
-        self.taken.entry(name.to_string()).or_default().push(seconds);
-    }
-
-    /// Seconds for the trainings of these names on so many workers; none before anything was measured.
-    fn left<'a>(&self, names: impl Iterator<Item = &'a str>, workers: usize) -> Option<f64> {
-        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        let all: Vec<f64> = self.taken.values().flatten().copied().collect();
-        if all.is_empty() {
-            return None;
-        }
-        let total: f64 = names.map(|name| self.taken.get(name).map_or_else(|| mean(&all), |known| mean(known))).sum();
-        // The sum of no numbers is -0.
-        Some(total.max(0.0) / workers as f64)
-    }
-}
-
-/// A duration for people.
-fn told(seconds: Option<f64>) -> String {
-    match seconds {
-        None => "no estimate before the first is finished".into(),
-        Some(s) if s < 90.0 => format!("about {s:.0} s left"),
-        Some(s) if s < 5400.0 => format!("about {:.0} min left", s / 60.0),
-        Some(s) => format!("about {:.1} h left", s / 3600.0),
-    }
-}
-
-/// Brings every training to its end, `workers` at a time in the given order. One sentence for each that failed.
-pub fn run(trainer: &Trainer, trainings: &[Training], workers: usize) -> Result<Vec<String>> {
-    let root = &trainer.root;
-    let open: Vec<&Training> = trainings.iter().filter(|t| t.state(root) != State::Finished).collect();
-    let begun = open.iter().filter(|t| t.state(root) == State::Unfinished).count();
-    let clock = Mutex::new((Clock::of(root, trainings), 0usize));
-    let lock = || clock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    eprintln!(
-        "{} of {} trainings are finished, {begun} are begun; {}",
-        trainings.len() - open.len(),
-        trainings.len(),
-        told(lock().0.left(open.iter().map(|t| t.name.as_str()), workers))
-    );
-    let next = Mutex::new(0..open.len());
-    let failures = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..workers.min(open.len()) {
-            scope.spawn(|| {
-                while let Some(i) = next.lock().ok().and_then(|mut next| next.next()) {
-                    let training = open[i];
-                    let start = Instant::now();
-                    let result = finish(trainer, training);
-                    let seconds = start.elapsed().as_secs_f64();
-                    let mut state = lock();
-                    state.1 += 1;
-                    let said = match result {
-                        Ok(()) => {
-                            state.0.note(&training.name, seconds);
-                            format!("{seconds:.0} s")
-                        }
-                        Err(error) => {
-                            let sentence = format!("{}: {error:#}", training.folder.display());
-                            if let Ok(mut failures) = failures.lock() {
-                                failures.push(sentence);
-                            }
-                            format!("FAILED, {error:#}")
-                        }
-                    };
-                    let rest = open.iter().skip(state.1).map(|t| t.name.as_str());
-                    eprintln!(
-                        "{} of {}: {}, seed {}: {said}; {}",
-                        state.1,
-                        open.len(),
-                        training.name,
-                        training.seed,
-                        told(state.0.left(rest, workers))
-                    );
-                }
-            });
-        }
-    });
-    Ok(failures.into_inner().unwrap_or_default())
-}
-
-/// Trains or continues one.
-fn finish(trainer: &Trainer, training: &Training) -> Result<()> {
-    let Some(words) = training.command(&trainer.root) else { return Ok(()) };
-    let folder = trainer.root.join(&training.folder);
-    let log = folder.with_extension("log");
-    if let Some(parent) = folder.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
-    }
-    let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let copy = file.try_clone().with_context(|| format!("cannot write {}", log.display()))?;
-    let mut child = trainer.command(&words);
-    let status = child.stdout(file).stderr(copy).status().context("cannot start host-train")?;
-    if status.success() {
-        if training.state(&trainer.root) != State::Finished {
-            bail!("host-train left no evaluation.json there");
-        }
-        return Ok(());
-    }
-    let said = fs::read_to_string(&log).unwrap_or_default();
-    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason was given");
-    bail!("{last} ({status}; its output is in {})", log.display())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn training(name: &str, seed: u64) -> Training {
-        let folder = PathBuf::from(format!("runs/{name}/seed-{seed}"));
-        Training { folder, name: name.into(), seed, arguments: vec!["--env".into(), "pendulum".into()] }
+    fn campaign() -> Campaign {
+        let setting =
+            |name: &str| Setting { name: name.into(), arguments: ["--set", "a=\"b\""].map(String::from).to_vec() };
+        Campaign { out: "runs/c".into(), settings: vec![setting("x"), setting("y")], first_seed: 4, seeds: 2 }
     }
 
     #[test]
-    fn a_folder_says_what_is_left_to_do() {
+    fn a_campaign_is_a_sweep_of_variants() {
+        let table: toml::Table = toml::from_str(&campaign().file()).unwrap();
+        assert_eq!((table["first_seed"].as_integer(), table["seeds"].as_integer()), (Some(4), Some(2)));
+        let variants = table["variant"].as_array().unwrap();
+        assert_eq!((variants.len(), variants[1]["name"].as_str()), (2, Some("y")));
+        assert_eq!(variants[0]["arguments"][1].as_str(), Some("a=\"b\""));
+        let folders: Vec<_> = campaign().trainings().iter().map(|(folder, ..)| folder.display().to_string()).collect();
+        assert_eq!(folders, ["runs/c/x/seed-4", "runs/c/y/seed-4", "runs/c/x/seed-5", "runs/c/y/seed-5"]);
+    }
+
+    /// A script stands for the trainer.
+    #[test]
+    fn what_failed_is_told_and_silence_is_an_error() {
         let root = tempfile::tempdir().unwrap();
-        let (one, folder) = (training("a", 3), root.path().join("runs/a/seed-3"));
-        let words = |t: &Training| t.command(root.path()).map(|words| words.join(" "));
-        assert_eq!(words(&one).unwrap(), "train --env pendulum --seed 3 --out runs/a/seed-3");
-        fs::create_dir_all(&folder).unwrap();
-        assert_eq!(one.state(root.path()), State::Missing);
-        fs::write(folder.join("config.toml"), "").unwrap();
-        assert_eq!(words(&one).unwrap(), "resume runs/a/seed-3");
-        fs::write(folder.join("evaluation.json"), "{\"cpu_seconds\": 4.0}").unwrap();
-        assert_eq!((words(&one), one.state(root.path())), (None, State::Finished));
-        // Two of four seconds on two workers, and one that was never measured at the mean of all.
-        let clock = Clock::of(root.path(), &[one]);
-        assert_eq!(clock.left(["a", "a", "b"].into_iter(), 2), Some(6.0));
-        assert_eq!(told(clock.left([].into_iter(), 2)), "about 0 s left");
-        assert_eq!(Clock::of(root.path(), &[training("b", 1)]).left(["b"].into_iter(), 2), None);
-    }
-
-    #[test]
-    fn a_folder_belongs_to_one_setting() {
-        let root = tempfile::tempdir().unwrap();
-        let arguments = |text: &str| text.split(' ').map(String::from).collect::<Vec<_>>();
-        let folder = Path::new("runs/a");
-        claim(root.path(), folder, &arguments("--env pendulum")).unwrap();
-        claim(root.path(), folder, &arguments("--env pendulum")).unwrap();
-        let refusal = claim(root.path(), folder, &arguments("--env cartpole")).unwrap_err().to_string();
-        assert!(refusal.contains("runs/a holds runs of `train --env pendulum`"), "{refusal}");
-    }
-
-    #[test]
-    fn trainings_run_side_by_side_and_failures_are_collected() {
-        let root = tempfile::tempdir().unwrap();
-        // Stands for the trainer: fails for seed 2, writes what a finished run has for the others.
-        let script = root.path().join("host-train");
-        let text = "#!/bin/sh\n[ \"$5\" = 2 ] && { echo 'error: no such thing' >&2; exit 2; }\n\
-                    mkdir -p \"$7\" && echo '{\"cpu_seconds\": 1.0}' > \"$7/evaluation.json\"\n";
-        fs::write(&script, text).unwrap();
-        let mut permissions = fs::metadata(&script).unwrap().permissions();
-        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
-        fs::set_permissions(&script, permissions).unwrap();
-        let trainer = Trainer { root: root.path().to_path_buf(), binary: script };
-        let all: Vec<Training> = (1..=4).map(|seed| training("a", seed)).collect();
-        let failures = run(&trainer, &all, 2).unwrap();
-        assert_eq!(failures.len(), 1);
-        assert!(failures[0].starts_with("runs/a/seed-2: error: no such thing (exit status: 2"), "{failures:?}");
-        let states: Vec<State> = all.iter().map(|t| t.state(root.path())).collect();
-        assert_eq!(states, [State::Finished, State::Missing, State::Finished, State::Finished]);
-        assert_eq!(run(&trainer, &all[2..], 2).unwrap(), Vec::<String>::new());
-    }
-
-    #[test]
-    fn times_are_told_in_fitting_units() {
-        let texts = [None, Some(30.0), Some(600.0), Some(7200.0)].map(told);
-        let wanted =
-            ["no estimate before the first is finished", "about 30 s left", "about 10 min left", "about 2.0 h left"];
-        assert_eq!(texts, wanted);
+        let says = |script: &str| {
+            let path = root.path().join("host-train");
+            fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            let mut permissions = fs::metadata(&path).unwrap().permissions();
+            std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+            fs::set_permissions(&path, permissions).unwrap();
+            let trainer = Trainer { root: root.path().to_path_buf(), binary: path };
+            campaign().run(&trainer, Some(3), false)
+        };
+        let echo = "[ \"$*\" = \"sweep $PWD/runs/c/campaign.toml --out runs/c --json --jobs 3 --no-training\" ] || exit 5\n\
+                    echo '{\"failed\":[\"it died\"]}'; exit 1";
+        assert_eq!(says(echo).unwrap(), ["it died"]);
+        assert!(says("exit 2").unwrap_err().to_string().contains("campaign.toml"));
+        assert!(says("echo '{}'").is_err());
     }
 }

@@ -4,7 +4,7 @@
 //! against ten steps. What is there is kept, so a campaign that was stopped goes on where it was. The seeds are given by
 //! `--first-seed`: those of the committed document were drawn after the code was fixed.
 
-use crate::campaign::{self, Trainer, Training};
+use crate::campaign::{Campaign, Setting, Trainer};
 use crate::document::{self, number};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -54,33 +54,23 @@ const STUDENT: [f64; 9] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.3
 /// Trains, distils, writes.
 pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let trainer = Trainer::build(root)?;
-    let mut trainings = Vec::new();
-    for env in &options.envs {
-        let arguments = ["--env", env].map(String::from).to_vec();
-        let folder = options.out.join(env);
-        campaign::claim(root, &folder, &arguments)?;
-        trainings.extend((0..options.seeds).map(|i| Training {
-            folder: folder.join(format!("seed-{}", options.first_seed + i)),
-            name: env.clone(),
-            seed: options.first_seed + i,
-            arguments: arguments.clone(),
-        }));
-    }
-    trainings.sort_by_key(|training| training.seed);
-    let workers = options.jobs.map_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()), usize::from);
-    let mut failures = Vec::new();
+    let setting = |env: &String| Setting { name: env.clone(), arguments: ["--env", env].map(String::from).to_vec() };
+    let settings = options.envs.iter().map(setting).collect();
+    let campaign =
+        Campaign { out: options.out.clone(), settings, first_seed: options.first_seed, seeds: options.seeds };
+    let mut failures = campaign.run(&trainer, options.jobs, !options.no_training)?;
     if !options.no_training {
-        failures = campaign::run(&trainer, &trainings, workers)?;
-        failures.extend(distil(root, &trainer, &trainings, options.episodes, workers));
+        let workers = options.jobs.map_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()), usize::from);
+        failures.extend(distil(root, &trainer, &campaign, options.episodes, workers));
     }
     let mut reports = BTreeMap::<&str, Vec<Value>>::new();
-    for training in &trainings {
-        let path = root.join(&training.folder).join(REPORT);
+    for (folder, setting, _) in campaign.trainings() {
+        let path = root.join(&folder).join(REPORT);
         // What failed is missing here, and the document counts the seeds that it is made of.
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let report: Value = serde_json::from_str(&text).with_context(|| format!("{} is no JSON", path.display()))?;
         counted(&report, options.episodes).with_context(|| path.display().to_string())?;
-        reports.entry(training.name.as_str()).or_default().push(report);
+        reports.entry(setting.name.as_str()).or_default().push(report);
     }
     let text = block(options, &reports)?;
     let last = options.first_seed + options.seeds - 1;
@@ -94,16 +84,19 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
 }
 
 /// Distils every finished run that is not distilled yet; returns what failed.
-fn distil(root: &Path, trainer: &Trainer, trainings: &[Training], episodes: u64, workers: usize) -> Vec<String> {
-    let open =
-        |t: &&Training| t.state(root) == campaign::State::Finished && !root.join(&t.folder).join(REPORT).is_file();
-    let open: Vec<&Training> = trainings.iter().filter(open).collect();
+fn distil(root: &Path, trainer: &Trainer, campaign: &Campaign, episodes: u64, workers: usize) -> Vec<String> {
+    let holds = |folder: &Path, name: &str| root.join(folder).join(name).is_file();
+    let open: Vec<(PathBuf, &Setting, u64)> = campaign
+        .trainings()
+        .into_iter()
+        .filter(|(folder, ..)| holds(folder, "evaluation.json") && !holds(folder, REPORT))
+        .collect();
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..workers.min(open.len()) {
             scope.spawn(|| {
-                while let Some(training) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let folder = training.folder.to_string_lossy().into_owned();
+                while let Some((folder, setting, seed)) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let folder = folder.to_string_lossy().into_owned();
                     let words = ["distill", &folder, "--episodes", &episodes.to_string()];
                     let said = match trainer.json(&words) {
                         Ok(report) => format!("loss {}", percent(&report["loss"]["mean"])),
@@ -114,7 +107,7 @@ fn distil(root: &Path, trainer: &Trainer, trainings: &[Training], episodes: u64,
                             "FAILED".to_string()
                         }
                     };
-                    eprintln!("distilled {}, seed {}: {said}", training.name, training.seed);
+                    eprintln!("distilled {}, seed {seed}: {said}", setting.name);
                 }
             });
         }

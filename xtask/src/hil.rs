@@ -112,7 +112,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
 }
 
 /// Builds the trainer as the host tests have it.
-fn host_train(root: &Path) -> Result<PathBuf> {
+pub(crate) fn host_train(root: &Path) -> Result<PathBuf> {
     let mut build = cargo::cargo(root);
     output_of(build.args(["build", "--workspace", "--bin", "host-train", "--profile", "checked"]).args(SUITE))?;
     Ok(cargo::target_directory(root).join("checked/host-train"))

@@ -20,6 +20,7 @@
 //! * [`profile_fit`]: the cost model of `host-train profile`, fitted and checked; [`cost`] is the model itself.
 //! * [`refusals`]: what the firmware must refuse, at build time and at boot.
 //! * [`results`], [`ablation`], [`reproduce`], [`few_step`], [`fine_tune`]: trainings over seeds ([`campaign`]) and what they show ([`document`]).
+//! * [`sweep`]: the far engines of `host-train sweep`, Ray and Slurm, for real.
 //! * [`steps`]: a list of checks with times and a closing line; [`mod@test`]: the list itself.
 //!
 //! Nothing here is skipped in silence: what cannot run is an error with one sentence that says what to do.
@@ -52,6 +53,7 @@ pub mod reproduce;
 pub mod results;
 pub mod snapshot;
 pub mod steps;
+pub mod sweep;
 pub mod test;
 pub mod tools;
 
@@ -104,6 +106,8 @@ pub enum Command {
     CInterface,
     /// Train on the Control Suite's tasks over algorithms and seeds; can be stopped and goes on
     Reproduce(reproduce::Options),
+    /// Run a sweep on Ray and by Slurm on this machine, kill parts of it, and compare with the local engine
+    SweepEngines(sweep::Options),
     /// Bring MuJoCo's library and the Control Suite's models, for `host-train --features mujoco`
     FetchMujoco,
     /// Install the rustup targets and components, QEMU, MuJoCo and the tests' Python packages, and check nothing
@@ -142,6 +146,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::CInterface => c_interface::run(&root),
         Command::Reproduce(options) => reproduce::run(&root, &options),
+        Command::SweepEngines(options) => sweep::run(&root, &options),
         Command::FetchMujoco => mujoco::run(&root),
         Command::Setup => {
             let boards = boards::all(&root)?;

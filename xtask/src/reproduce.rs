@@ -5,7 +5,7 @@
 //! ([`campaign`]). It says what is left and about how long that will take, and writes a table and the learning curves
 //! beside the runs. Seeds come before tasks: stopped at any time, what is there is a table of fewer seeds.
 
-use crate::campaign::{self, Trainer, Training};
+use crate::campaign::{Campaign, Setting, Trainer};
 use crate::test::SUITE;
 use crate::{WrongUse, mujoco};
 use anyhow::{Context, Result};
@@ -62,14 +62,20 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     let listed = trainer.json(&["envs"])?;
     let known: Vec<&str> =
         listed["envs"].as_array().into_iter().flatten().filter_map(|env| env["name"].as_str()).collect();
-    let (folders, trainings) = plan(root, options, &known)?;
-    let workers = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()), usize::from);
-    let failures = if options.no_training { Vec::new() } else { campaign::run(&trainer, &trainings, workers)? };
+    let campaign = plan(options, &known)?;
+    let failures = campaign.run(&trainer, options.jobs, !options.no_training)?;
     // Whatever is there, the trainings of a campaign that was stopped included.
-    let seen: Vec<String> = folders
+    let begun = |setting: &&Setting| {
+        let own = |(folder, of, _): &(PathBuf, &Setting, u64)| {
+            of == setting && root.join(folder).join("progress.csv").is_file()
+        };
+        campaign.trainings().iter().any(own)
+    };
+    let seen: Vec<String> = campaign
+        .settings
         .iter()
-        .filter(|folder| trainings.iter().any(|t| t.folder.starts_with(folder) && begun(root, t)))
-        .map(|folder| folder.to_string_lossy().into_owned())
+        .filter(begun)
+        .map(|setting| campaign.folder(setting).to_string_lossy().into_owned())
         .collect();
     if !seen.is_empty() {
         let at = |name: &str| options.out.join(name).to_string_lossy().into_owned();
@@ -86,38 +92,24 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     Ok(u8::from(!failures.is_empty()))
 }
 
-/// Whether a training has anything to show.
-fn begun(root: &Path, training: &Training) -> bool {
-    root.join(&training.folder).join("progress.csv").is_file()
-}
-
-/// The folders of the settings, claimed, and their trainings seed by seed.
-fn plan(root: &Path, options: &Options, known: &[&str]) -> Result<(Vec<PathBuf>, Vec<Training>)> {
+/// The settings, each with its folder.
+fn plan(options: &Options, known: &[&str]) -> Result<Campaign> {
     let tasks: Vec<&str> =
         if options.tasks.is_empty() { TASKS.to_vec() } else { options.tasks.iter().map(String::as_str).collect() };
     if let Some(unknown) = tasks.iter().find(|task| !known.contains(task)) {
         return Err(WrongUse(format!("--tasks {unknown}: use some of {}", known.join(","))).into());
     }
-    let (mut folders, mut trainings) = (Vec::new(), Vec::new());
+    let mut settings = Vec::new();
     for task in tasks {
         for (algo, preset) in options.algos.iter().flat_map(|a| options.presets.iter().map(move |p| (a, p))) {
             let steps = options.steps.to_string();
             let words = ["--env", task, "--algo", algo, "--preset", preset, "--total-timesteps", &steps];
             let mut arguments: Vec<String> = words.map(String::from).to_vec();
             arguments.extend(options.set.iter().flat_map(|pair| ["--set".to_string(), pair.clone()]));
-            let folder = options.out.join(format!("{task}__{algo}__{preset}__{steps}"));
-            campaign::claim(root, &folder, &arguments)?;
-            trainings.extend((1..=options.seeds).map(|seed| Training {
-                folder: folder.join(format!("seed-{seed}")),
-                name: format!("{algo} ({preset}) on {task}"),
-                seed,
-                arguments: arguments.clone(),
-            }));
-            folders.push(folder);
+            settings.push(Setting { name: format!("{task}__{algo}__{preset}__{steps}"), arguments });
         }
     }
-    trainings.sort_by_key(|training| training.seed);
-    Ok((folders, trainings))
+    Ok(Campaign { out: options.out.clone(), settings, first_seed: 1, seeds: options.seeds })
 }
 
 #[cfg(test)]
@@ -137,22 +129,22 @@ mod tests {
 
     #[test]
     fn seeds_come_before_tasks_and_settings_keep_their_folders() {
-        let root = tempfile::tempdir().unwrap();
-        let asked = options("--seeds 2 --steps 5000 --presets default,paper");
-        let (folders, trainings) = plan(root.path(), &asked, &TASKS).unwrap();
-        assert_eq!((folders.len(), trainings.len()), (8 * 2 * 2, 8 * 2 * 2 * 2));
-        assert!(trainings[..32].iter().all(|t| t.seed == 1) && trainings[32..].iter().all(|t| t.seed == 2));
-        let first = &trainings[0];
-        assert_eq!(first.folder, Path::new("runs/reproduce/cartpole-swingup__rfm__default__5000/seed-1"));
+        let asked = options("--seeds 2 --steps 5000 --presets default,paper --set rfm.gamma=0.9");
+        let campaign = plan(&asked, &TASKS).unwrap();
+        let trainings = campaign.trainings();
+        assert_eq!((campaign.settings.len(), trainings.len()), (8 * 2 * 2, 8 * 2 * 2 * 2));
+        assert!(trainings[..32].iter().all(|t| t.2 == 1) && trainings[32..].iter().all(|t| t.2 == 2));
+        let (folder, setting, _) = &trainings[0];
+        assert_eq!(folder, Path::new("runs/reproduce/cartpole-swingup__rfm__default__5000/seed-1"));
         assert_eq!(
-            first.arguments.join(" "),
-            "--env cartpole-swingup --algo rfm --preset default --total-timesteps 5000"
+            setting.arguments.join(" "),
+            "--env cartpole-swingup --algo rfm --preset default --total-timesteps 5000 --set rfm.gamma=0.9"
         );
-        // More seeds of the same settings go into the same folders; other settings do not.
-        plan(root.path(), &options("--seeds 5 --steps 5000"), &TASKS).unwrap();
-        let other = plan(root.path(), &options("--steps 5000 --set rfm.gamma=0.9"), &TASKS);
-        assert!(other.unwrap_err().to_string().contains("--out"));
-        let unknown = plan(root.path(), &options("--tasks cheetah-jump"), &TASKS).unwrap_err();
+        // More seeds of the same settings go into the same folders.
+        let more =
+            plan(&options("--seeds 5 --steps 5000 --presets default,paper --set rfm.gamma=0.9"), &TASKS).unwrap();
+        assert_eq!(more.settings, campaign.settings);
+        let unknown = plan(&options("--tasks cheetah-jump"), &TASKS).unwrap_err();
         assert!(unknown.is::<WrongUse>() && unknown.to_string().contains("fish-swim"), "{unknown}");
     }
 }

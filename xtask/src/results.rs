@@ -1,7 +1,7 @@
 //! All algorithms on all tasks, over seeds: trains what is missing and writes `docs/results.md` with its pictures.
 
 use crate::WrongUse;
-use crate::campaign::{self, Trainer, Training};
+use crate::campaign::{Campaign, Setting, Trainer};
 use crate::document;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -64,8 +64,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         steps.insert(env.to_string(), (own as f64 * options.scale).round() as u64);
     }
 
-    let mut folders = Vec::new();
-    let mut trainings = Vec::new();
+    let mut settings = Vec::new();
     for env in &options.envs {
         for algo in &options.algos {
             let mut arguments: Vec<String> =
@@ -73,21 +72,12 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
             if let Some(steps) = steps.get(env) {
                 arguments.extend(["--total-timesteps".into(), steps.to_string()]);
             }
-            let folder = out.join(format!("{env}__{algo}"));
-            campaign::claim(root, &folder, &arguments)?;
-            folders.push(folder.clone());
-            trainings.extend((1..=options.seeds).map(|seed| Training {
-                folder: folder.join(format!("seed-{seed}")),
-                name: format!("{algo} on {env}"),
-                seed,
-                arguments: arguments.clone(),
-            }));
+            settings.push(Setting { name: format!("{env}__{algo}"), arguments });
         }
     }
-    // Seed by seed, so that what is there when it is stopped is a table of fewer seeds and not of fewer algorithms.
-    trainings.sort_by_key(|training| training.seed);
-    let workers = options.jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()), usize::from);
-    let failures = if options.no_training { Vec::new() } else { campaign::run(&trainer, &trainings, workers)? };
+    let campaign = Campaign { out, settings, first_seed: 1, seeds: options.seeds };
+    let failures = campaign.run(&trainer, options.jobs, !options.no_training)?;
+    let folders: Vec<PathBuf> = campaign.settings.iter().map(|setting| campaign.folder(setting)).collect();
     write(root, &trainer, options, &folders, &docs)?;
     for failure in &failures {
         println!("failed: {failure}");

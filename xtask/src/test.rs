@@ -4,7 +4,7 @@
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
 //! installs), documentation, the images of real boards, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
 //! the cost model, hardware in the loop, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]`, the
-//! kernels' tests under Miri and the digests over several seeds.
+//! sweeps on Ray and by Slurm, the kernels' tests under Miri and the digests over several seeds.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
@@ -13,7 +13,7 @@ use crate::learning::Script;
 use crate::steps::{Steps, output_of};
 use crate::{
     c_interface, digests, estimates, firmware_report, hil, learner, mujoco, policy, profile_fit, python, qemu,
-    refusals, snapshot, tools,
+    refusals, snapshot, sweep, tools,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use flowlet::conformance::CASES;
@@ -30,7 +30,7 @@ pub struct Options {
     /// Leave out what needs QEMU
     #[arg(long)]
     host: bool,
-    /// Add the tests that take long: all ignored ones, Miri, digests over several seeds
+    /// Add the tests that take long: all ignored ones, sweeps on Ray and by Slurm, Miri, digests over several seeds
     #[arg(long)]
     long: bool,
     /// Rewrite the firmware's snapshots with what the programs print now
@@ -209,6 +209,7 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
         steps.step("long host tests and Python peers", || {
             counted(tests(root).args(["--all-targets", "--", "--ignored"]).env(INTERPRETER, python::test_venv(root)?))
         });
+        sweep::steps(steps, root);
         steps.step("kernels under Miri", || {
             tools::ensure_miri(root)?;
             let mut miri = cargo::command("rustup", root);

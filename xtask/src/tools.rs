@@ -10,7 +10,7 @@ use crate::cargo;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Debian's packages with the two emulators.
@@ -115,6 +115,35 @@ pub fn ensure_arm_gcc() -> Result<()> {
         bail!("arm-none-eabi-gcc is still missing after gcc-arm-none-eabi was installed");
     }
     Ok(())
+}
+
+/// Installs Slurm and munge where something of them is missing.
+pub fn ensure_slurm() -> Result<()> {
+    let there = || {
+        [
+            ("sbatch", "--version"),
+            ("squeue", "--version"),
+            ("slurmctld", "-V"),
+            ("slurmd", "-V"),
+            ("munged", "--version"),
+        ]
+        .iter()
+        .all(|(program, option)| answers(&daemon(program).to_string_lossy(), &[option]))
+    };
+    if there() {
+        return Ok(());
+    }
+    apt_install("Slurm", &["slurm-wlm"], "`dnf install slurm-slurmctld slurm-slurmd munge`")?;
+    if !there() {
+        bail!("Slurm is still missing after slurm-wlm was installed");
+    }
+    Ok(())
+}
+
+/// Where a daemon is: not every user has the administrators' folder on the PATH.
+pub fn daemon(name: &str) -> PathBuf {
+    let place = Path::new("/usr/sbin").join(name);
+    if place.exists() { place } else { name.into() }
 }
 
 /// Installs Debian's `packages` because `missing` is; `others` are the commands of other systems, for the error.

@@ -20,12 +20,14 @@ mod plot;
 mod profile;
 mod report;
 mod resume;
+mod sweep;
 mod toy;
 mod train;
 mod verify;
 
 pub use finetune::FinetuneArgs;
 pub use hil::HilArgs;
+pub use sweep::{Engine, SweepArgs, SweepRunArgs};
 
 use crate::config::{Config, Sources};
 use crate::report::curves::{Axis, Centre, Metric};
@@ -57,6 +59,11 @@ enum Command {
     Train(TrainArgs),
     /// Go on with a run that was stopped, killed or finished
     Resume(ResumeArgs),
+    /// Train many independent runs of one file, here, on a Ray cluster or by Slurm, and report on them
+    Sweep(SweepArgs),
+    /// One run of a sweep, as its engine starts it
+    #[command(hide = true)]
+    SweepRun(SweepRunArgs),
     /// Evaluate an exported policy with the sampler that runs on the device
     Eval(EvalArgs),
     /// Let a board decide for a plant that is simulated here, and compare the return with its own evaluation
@@ -509,6 +516,8 @@ fn run(cli: Cli) -> Result<()> {
         None => train::run(&TrainArgs::default(), output),
         Some(Command::Train(args)) => train::run(&args, output),
         Some(Command::Resume(args)) => resume::run(&args, output),
+        Some(Command::Sweep(args)) => sweep::run(&args, output),
+        Some(Command::SweepRun(args)) => sweep::run_one(&args),
         Some(Command::Eval(args)) => eval::run(&args, output),
         Some(Command::Hil(args)) => hil::run(&args, output),
         Some(Command::Inspect(args)) => inspect::run(&args, output),
@@ -543,7 +552,8 @@ fn sentence(error: &clap::Error, words: &[String]) -> String {
         }
     }
     if error.kind() == ErrorKind::InvalidSubcommand {
-        let names: Vec<&str> = reached.get_subcommands().map(clap::Command::get_name).collect();
+        let names = reached.get_subcommands().filter(|command| !command.is_hide_set());
+        let names: Vec<&str> = names.map(clap::Command::get_name).collect();
         return format!("{first}: use one of {}", names.join(", "));
     }
     let command = named.iter().map(|name| format!("{name} ")).collect::<String>();
@@ -634,6 +644,8 @@ mod tests {
             ("export f --steps 0", vec!["--steps"]),
             ("hil", vec!["--port", "host-train hil --help"]),
             ("hil --port p --patience 0", vec!["--patience"]),
+            ("sweep", vec!["FILE", "host-train sweep --help"]),
+            ("sweep f --engine sge", vec!["'sge'", "local, ray, slurm"]),
         ] {
             let sentence = refusal(line);
             assert!(!sentence.contains('\n'), "{sentence}");

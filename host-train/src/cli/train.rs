@@ -18,18 +18,7 @@ use std::path::Path;
 
 /// Runs the command.
 pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
-    let config = Config::resolve(&Sources {
-        preset: args.preset.as_deref(),
-        file: args.config.as_deref(),
-        env: args.env.as_deref(),
-        algo: args.algo.as_deref(),
-        seed: args.seed,
-        total_timesteps: args.total_timesteps,
-        init: args.init.as_deref(),
-        replay: args.replay.as_deref(),
-        tensorboard: args.tensorboard,
-        set: &args.set,
-    })?;
+    let config = Config::resolve(&sources(args))?;
     let interrupted = interrupt_flag()?;
     if let Some(seeds) = args.seeds {
         if config.seed.checked_add(u64::from(seeds)).is_none_or(|end| i64::try_from(end).is_err()) {
@@ -62,6 +51,22 @@ pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {
     terminal.finish();
     tell(&outcome?, output);
     Ok(())
+}
+
+/// What the options say of the configuration.
+pub(super) fn sources(args: &TrainArgs) -> Sources<'_> {
+    Sources {
+        preset: args.preset.as_deref(),
+        file: args.config.as_deref(),
+        env: args.env.as_deref(),
+        algo: args.algo.as_deref(),
+        seed: args.seed,
+        total_timesteps: args.total_timesteps,
+        init: args.init.as_deref(),
+        replay: args.replay.as_deref(),
+        tensorboard: args.tensorboard,
+        set: &args.set,
+    }
 }
 
 /// Seeds side by side: as asked for, else one for each core.

@@ -17,6 +17,7 @@ pub use algorithm::{ALGORITHMS, Algorithm};
 pub use baselines::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, SacConfig, StepNoise};
 pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
 pub use sources::{Sources, WITHOUT_EFFECT};
+pub(crate) use sources::{flatten, nearest};
 pub use train::{Activation, TrainConfig, Trunk};
 
 use crate::env::{self, Constants, Env};

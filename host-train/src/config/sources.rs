@@ -174,11 +174,7 @@ impl Config {
                  of [{algo}]"
             ));
         }
-        let distance = |candidate: &str| {
-            let last = candidate.rsplit('.').next().unwrap_or(candidate);
-            edit_distance(key, candidate).min(edit_distance(key, last))
-        };
-        let nearest = known.iter().min_by_key(|candidate| distance(candidate)).map_or("", String::as_str);
+        let nearest = nearest(key, known.iter().map(String::as_str));
         Error::usage(format!(
             "unknown key {key:?}: the nearest one is {nearest}; the config.toml of a run has all keys, and `envs` lists \
              those of the physics"
@@ -261,7 +257,7 @@ fn whole(n: u64) -> Result<Value> {
 }
 
 /// Every leaf of a table under its dotted key.
-fn flatten(prefix: &str, table: &Table, out: &mut Vec<(String, Value)>) {
+pub(crate) fn flatten(prefix: &str, table: &Table, out: &mut Vec<(String, Value)>) {
     for (key, value) in table {
         let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
@@ -308,6 +304,15 @@ fn expected(slot: &Value) -> &'static str {
         Value::Array(_) => "a list of numbers like [1.0, 2.0]",
         _ => "a name",
     }
+}
+
+/// The name that is most like `key`, whole or by its last part.
+pub(crate) fn nearest<'a>(key: &str, names: impl Iterator<Item = &'a str>) -> &'a str {
+    let distance = |name: &&str| {
+        let last = name.rsplit('.').next().unwrap_or(name);
+        edit_distance(key, name).min(edit_distance(key, last))
+    };
+    names.min_by_key(distance).unwrap_or_default()
 }
 
 /// Levenshtein distance.

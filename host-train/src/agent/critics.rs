@@ -1,11 +1,11 @@
 //! The twin critic with its slow copy and its optimiser: what all algorithms but their policies have in common.
 //!
-//! One step of learning is an Adam step on sum over k of mean (Q_k - y)^2 with y = r + gamma mask (min Qbar(s', a') +
-//! bonus), then Polyak averaging. Allocates at construction and when asked for more states than ever before.
+//! One step of learning is an Adam step on sum over k of mean (Q_k - y)^2 with y = r + gamma mask (Qbar(s', a') + bonus),
+//! Qbar the smaller or the mean of the slow critics, then Polyak averaging. Allocates at construction and when asked for more states than ever before.
 //! Deterministic. Slices of a wrong length panic (programming errors).
 
 use super::critic_shape;
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, Twins};
 use crate::nn::critic::{CriticWork, TwinCritic};
 use crate::nn::elementwise::polyak;
 use crate::nn::optim::Adam;
@@ -19,6 +19,7 @@ pub struct Critics {
     online: TwinCritic,
     target: TwinCritic,
     adam: Adam,
+    twins: Twins,
     gamma: f32,
     tau: f32,
     work: CriticWork,
@@ -36,6 +37,7 @@ impl Critics {
         Self {
             target: online.clone(),
             adam: Adam::new(params, train.q_lr as f32, train.max_grad_norm as f32),
+            twins: train.target_twins,
             gamma: train.gamma as f32,
             tau: train.tau as f32,
             work: CriticWork::new(&shape, train.batch_size, group),
@@ -50,7 +52,10 @@ impl Critics {
     /// Returns the sum over both critics of the mean squared error, and the mean of Q.
     pub fn learn(&mut self, batch: &Minibatch, next_action: &[f32], bonus: Option<&[f32]>) -> (f32, f32) {
         let values = &mut self.values[..batch.reward.len()];
-        self.target.minimum(&batch.next_obs, next_action, 1, values, &mut self.work);
+        match self.twins {
+            Twins::Min => self.target.minimum(&batch.next_obs, next_action, 1, values, &mut self.work),
+            Twins::Mean => self.target.mean(&batch.next_obs, next_action, 1, values, &mut self.work),
+        }
         if let Some(bonus) = bonus {
             values.iter_mut().zip(bonus).for_each(|(q, b)| *q += b);
         }
@@ -98,7 +103,12 @@ mod tests {
     /// Reward 1 for ever with gamma .5 and a bonus of .4: Q = (1 + .5 x .4) / (1 - .5) = 2.4, or 1 where it ends.
     #[test]
     fn values_reach_the_fixed_point() {
-        for (terminated, bonus, want) in [(false, 0.4, 2.4), (false, 0.0, 2.0), (true, 0.4, 1.0)] {
+        for (terminated, bonus, want, target_twins) in [
+            (false, 0.4, 2.4, Twins::Min),
+            (false, 0.4, 2.4, Twins::Mean),
+            (false, 0.0, 2.0, Twins::Min),
+            (true, 0.4, 1.0, Twins::Min),
+        ] {
             let mut replay = Replay::new(100, 1, 1);
             for i in 0..100 {
                 let action = [i as f32 / 50.0 - 0.99];
@@ -111,7 +121,7 @@ mod tests {
                     last: true,
                 });
             }
-            let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
+            let train = TrainConfig { gamma: 0.5, tau: 0.05, target_twins, ..TrainConfig::standard() };
             let mut noise = Noise::new(1, 0);
             let mut critics = Critics::new(&train, 1, 1, 1, &mut noise);
             let mut batch = Minibatch::new(train.batch_size, 1, 1);

@@ -145,7 +145,7 @@ impl Rfm {
         let m = &mut self.memory;
         tanh_of(&mut m.next_action, &m.next_latent);
         let (s, a) = (&m.batch.next_obs, &m.next_action);
-        match self.config.target_twins {
+        match self.config.train.target_twins {
             Twins::Min => self.target.minimum(s, a, 1, &mut m.target_q, &mut m.critic_work),
             Twins::Mean => self.target.mean(s, a, 1, &mut m.target_q, &mut m.critic_work),
         }
@@ -611,8 +611,8 @@ mod tests {
                     last: true,
                 });
             }
-            let train = TrainConfig { gamma: 0.5, tau: 0.05, ..TrainConfig::standard() };
-            let config = RfmConfig { train, target_twins, ..RfmConfig::standard() };
+            let train = TrainConfig { gamma: 0.5, tau: 0.05, target_twins, ..TrainConfig::standard() };
+            let config = RfmConfig { train, ..RfmConfig::standard() };
             let mut agent = Rfm::new(&config, 1, 1, 1);
             let stats = (0..1000).map(|_| agent.update(&replay)).last().unwrap();
             assert!((stats.q_mean - want).abs() < 0.05, "{terminated}: {}", stats.q_mean);

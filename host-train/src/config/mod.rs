@@ -15,10 +15,10 @@ mod train;
 
 pub use algorithm::{ALGORITHMS, Algorithm};
 pub use baselines::{DqsConfig, QneConfig, QsmConfig, QvpoConfig, SacConfig, StepNoise};
-pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
+pub use rfm::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule};
 pub use sources::{Sources, WITHOUT_EFFECT};
 pub(crate) use sources::{flatten, nearest};
-pub use train::{Activation, TrainConfig, Trunk};
+pub use train::{Activation, TrainConfig, Trunk, Twins};
 
 use crate::env::{self, Constants, Env};
 use crate::{Error, Result};

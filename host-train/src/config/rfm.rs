@@ -61,16 +61,6 @@ pub enum TemperatureRule {
     Ess,
 }
 
-/// What the critics' target makes of the two slow critics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Twins {
-    /// The smaller value.
-    Min,
-    /// The mean of both.
-    Mean,
-}
-
 /// The constants of Reverse Flow Matching.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RfmConfig {
@@ -107,8 +97,6 @@ pub struct RfmConfig {
     pub particles: usize,
     /// The same for the critics' target.
     pub target_particles: usize,
-    /// What the critics' target makes of the two slow critics.
-    pub target_twins: Twins,
     /// The estimator of the posterior mean.
     pub estimator: Estimator,
     /// Candidates of the posterior mean drawn from the source (bridge).
@@ -179,7 +167,6 @@ impl RfmConfig {
             latent_clip: 6.0,
             particles: 4,
             target_particles: 1,
-            target_twins: Twins::Min,
             estimator: Estimator::Mixture,
             bridge: 3,
             uniform: 3,

@@ -30,6 +30,16 @@ pub enum Trunk {
     Residual,
 }
 
+/// What the critics' target makes of the two slow critics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Twins {
+    /// The smaller value.
+    Min,
+    /// The mean of both.
+    Mean,
+}
+
 /// The constants that all algorithms share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {
@@ -59,6 +69,8 @@ pub struct TrainConfig {
     pub gamma: f64,
     /// Decisions whose rewards a critic's target adds up before it bootstraps; fewer where the episode or the record ends.
     pub n_step: usize,
+    /// What the critics' target makes of the two slow critics.
+    pub target_twins: Twins,
     /// Rate at which the target critics follow.
     pub tau: f64,
     /// Transitions in an update of the critics.
@@ -92,6 +104,7 @@ impl TrainConfig {
             max_grad_norm: 0.0,
             gamma: 0.99,
             n_step: 1,
+            target_twins: Twins::Min,
             tau: 0.01,
             batch_size: 128,
             buffer_size: 100_000,
@@ -128,6 +141,7 @@ impl TrainConfig {
             max_grad_norm: 10.0,
             gamma: 0.99,
             n_step: 1,
+            target_twins: Twins::Min,
             tau: 0.005,
             batch_size: 256,
             buffer_size: 250_000,

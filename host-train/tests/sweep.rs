@@ -157,8 +157,8 @@ fn what_is_killed_is_resumed() {
     let dir = tempfile::tempdir().unwrap();
     // Half a minute of training if nobody stopped it; a checkpoint every 20 ms or so.
     let long = TINY.replace("total_timesteps = 320", "total_timesteps = 400000").replace("= 160", "= 400000");
-    fs::write(dir.path().join("s.toml"), format!("algos = 'sac'\nout = 'o'\n{long}")).unwrap();
-    let run = dir.path().join("o/sac/seed-1");
+    fs::write(dir.path().join("s.toml"), format!("algos = 'rfm'\nout = 'o'\n{long}")).unwrap();
+    let run = dir.path().join("o/rfm/seed-1");
     let checkpoints = || fs::read_dir(run.join("checkpoints")).map_or(0, |entries| entries.count());
     let until = |what: &str, done: &dyn Fn() -> bool| {
         let begun = Instant::now();
@@ -170,11 +170,11 @@ fn what_is_killed_is_resumed() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_host-train"));
     let mut child = child.args(["sweep", "s.toml"]).current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
     until("no checkpoint came", &|| checkpoints() > 0);
-    let training = trainings("o/sac/seed-1");
+    let training = trainings("o/rfm/seed-1");
     assert_eq!(training.len(), 1);
     signal("-KILL", training[0]);
-    let log = dir.path().join("o/sac/seed-1.log");
-    let resumed = || fs::read_to_string(&log).is_ok_and(|log| log.contains("resuming sac"));
+    let log = dir.path().join("o/rfm/seed-1.log");
+    let resumed = || fs::read_to_string(&log).is_ok_and(|log| log.contains("resuming rfm"));
     until("it was not resumed", &resumed);
     // To the sweep alone, which passes it on.
     signal("-TERM", child.id());
@@ -182,7 +182,7 @@ fn what_is_killed_is_resumed() {
     let stderr = text(&child.wait_with_output().unwrap().stderr);
     assert_eq!(status.code(), Some(130), "{stderr}");
     assert!(stderr.contains("it is tried again") && stderr.contains("signal: 9"), "{stderr}");
-    assert!(trainings("o/sac/seed-1").is_empty());
+    assert!(trainings("o/rfm/seed-1").is_empty());
     assert!(fs::read_to_string(&log).unwrap().lines().last().unwrap().contains("stopped at"));
     let report = json(&sweep(dir.path(), &["s.toml", "--no-training", "--json"]));
     assert_eq!(report["groups"][0]["unfinished"].as_array().unwrap().len(), 1);

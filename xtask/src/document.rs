@@ -1,4 +1,4 @@
-//! Documents of which one block is made by a command: what stands outside of it was written by people and is kept.
+//! Documents with blocks that are made by commands: what stands outside of a command's block is kept.
 
 use anyhow::{Context, Result, bail};
 use std::env;
@@ -26,12 +26,15 @@ pub fn write(path: &Path, title: &str, command: &str, block: &str) -> Result<()>
 }
 
 fn replaced(old: &str, command: &str, block: &str) -> Result<String> {
-    let (Some(begin), Some(end)) = (old.find(BEGIN), old.find(END)) else {
+    // Options may change; the command is the first three words, `cargo xtask NAME`.
+    let name = |text: &str| text.split_whitespace().take(3).map(String::from).collect::<Vec<_>>();
+    let begin = old.match_indices(BEGIN).map(|(at, _)| at).find(|at| name(&old[at + BEGIN.len()..]) == name(command));
+    let Some(begin) = begin else {
         bail!("it has no block to replace: put the lines `{BEGIN}{command} -->` and `{END}` where the figures belong");
     };
-    if end < begin {
-        bail!("`{END}` stands before `{BEGIN}`");
-    }
+    let Some(end) = old[begin..].find(END).map(|at| begin + at) else {
+        bail!("`{END}` is missing after `{BEGIN}{command} -->`");
+    };
     Ok(format!("{}{BEGIN}{command} -->\n{}\n{}", &old[..begin], block.trim_end(), &old[end..]))
 }
 
@@ -78,6 +81,12 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let wanted = "# Results\n\nBy hand.\n\n<!-- begin: made by cargo xtask results --seeds 3 -->\ntwo\n<!-- end -->\n\nAfter.\n";
         assert_eq!(text, wanted);
+        // Another command's block before it stays.
+        let both = "<!-- begin: made by cargo xtask other -->\nx\n<!-- end -->\n".to_string() + &text;
+        fs::write(&path, &both).unwrap();
+        write(&path, "Results", "cargo xtask results", "three").unwrap();
+        let wanted = both.replace("results --seeds 3", "results").replace("two", "three");
+        assert_eq!(fs::read_to_string(&path).unwrap(), wanted);
         fs::write(&path, "no marks").unwrap();
         assert!(format!("{:#}", write(&path, "x", "y", "z").unwrap_err()).contains("no block to replace"));
     }

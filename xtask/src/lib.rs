@@ -53,6 +53,7 @@ pub mod reproduce;
 pub mod results;
 pub mod snapshot;
 pub mod steps;
+pub mod suite_results;
 pub mod sweep;
 pub mod test;
 pub mod tools;

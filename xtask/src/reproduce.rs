@@ -7,7 +7,7 @@
 
 use crate::campaign::{Campaign, Setting, Trainer};
 use crate::test::SUITE;
-use crate::{WrongUse, mujoco};
+use crate::{WrongUse, mujoco, suite_results};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,9 @@ pub struct Options {
     /// Train nothing: table and curves of the runs that are there
     #[arg(long)]
     no_training: bool,
+    /// Write the Control Suite's part of docs/results.md from all settings in the folder of the runs
+    #[arg(long)]
+    document: bool,
 }
 
 /// Trains what is missing; table and curves.
@@ -84,6 +87,9 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         trainer.json(&with(&["plot", "--out", &at("single.svg"), "--metric", "single"]))?;
         let table = root.join(at("table.md"));
         println!("{}", std::fs::read_to_string(&table).with_context(|| format!("cannot read {}", table.display()))?);
+    }
+    if options.document {
+        suite_results::write(root, &trainer, &options.out, &TASKS)?;
     }
     for failure in &failures {
         println!("failed: {failure}");

@@ -159,7 +159,11 @@ fn what_is_killed_is_resumed() {
     let long = TINY.replace("total_timesteps = 320", "total_timesteps = 400000").replace("= 160", "= 400000");
     fs::write(dir.path().join("s.toml"), format!("algos = 'rfm'\nout = 'o'\n{long}")).unwrap();
     let run = dir.path().join("o/rfm/seed-1");
-    let checkpoints = || fs::read_dir(run.join("checkpoints")).map_or(0, |entries| entries.count());
+    let checkpoint = || {
+        let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+        // Not one that is being written.
+        entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count() > 0
+    };
     let until = |what: &str, done: &dyn Fn() -> bool| {
         let begun = Instant::now();
         while !done() {
@@ -167,9 +171,12 @@ fn what_is_killed_is_resumed() {
             std::thread::sleep(Duration::from_millis(5));
         }
     };
-    let mut child = Command::new(env!("CARGO_BIN_EXE_host-train"));
-    let mut child = child.args(["sweep", "s.toml"]).current_dir(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
-    until("no checkpoint came", &|| checkpoints() > 0);
+    let mut under_way = Command::new(env!("CARGO_BIN_EXE_host-train"));
+    let under_way =
+        under_way.args(["sweep", "s.toml"]).current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut under_way = Stopped(Some(under_way.spawn().unwrap()));
+    let id = under_way.0.as_ref().unwrap().id();
+    until("no checkpoint came", &checkpoint);
     let training = trainings("o/rfm/seed-1");
     assert_eq!(training.len(), 1);
     signal("-KILL", training[0]);
@@ -177,15 +184,29 @@ fn what_is_killed_is_resumed() {
     let resumed = || fs::read_to_string(&log).is_ok_and(|log| log.contains("resuming rfm"));
     until("it was not resumed", &resumed);
     // To the sweep alone, which passes it on.
-    signal("-TERM", child.id());
-    let status = child.wait().unwrap();
-    let stderr = text(&child.wait_with_output().unwrap().stderr);
+    signal("-TERM", id);
+    let output = under_way.0.take().unwrap().wait_with_output().unwrap();
+    let (status, stderr) = (output.status, text(&output.stderr));
     assert_eq!(status.code(), Some(130), "{stderr}");
     assert!(stderr.contains("it is tried again") && stderr.contains("signal: 9"), "{stderr}");
     assert!(trainings("o/rfm/seed-1").is_empty());
     assert!(fs::read_to_string(&log).unwrap().lines().last().unwrap().contains("stopped at"));
     let report = json(&sweep(dir.path(), &["s.toml", "--no-training", "--json"]));
     assert_eq!(report["groups"][0]["unfinished"].as_array().unwrap().len(), 1);
+}
+
+/// Stops a sweep that a failed test leaves, in good order, so that it stops its trainings.
+#[cfg(target_os = "linux")]
+struct Stopped(Option<std::process::Child>);
+
+#[cfg(target_os = "linux")]
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+            let _ = child.wait();
+        }
+    }
 }
 
 /// The processes that train in this folder.

@@ -185,7 +185,9 @@ impl Bench {
         let checkpoints = self.folder.join(out).join(run).join("checkpoints");
         let begun = Instant::now();
         loop {
-            if fs::read_dir(&checkpoints).is_ok_and(|mut entries| entries.next().is_some())
+            // Not one that is being written.
+            let whole = |entry: fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
+            if fs::read_dir(&checkpoints).is_ok_and(|entries| entries.flatten().any(whole))
                 && let Some(&training) = trainings(&format!("{out}/{run}")).first()
             {
                 return Ok(training);

@@ -306,6 +306,7 @@ fn wrong_use_is_one_sentence_and_no_file() {
     let with = |more: &[&str], words: &[&str]| refused(dir.path(), &[&task[..], more].concat(), words);
     with(&["--out", "film.mp4"], &["film.mp4", ".png", ".gif", ".apng"]);
     with(&["--out", "film"], &[".png"]);
+    with(&["--out", "films/a.png"], &["no folder films"]);
     with(&["--camera", "front"], &["\"front\"", "side, back, free"]);
     with(&["--frames", "0"], &["--frames"]);
     with(&["--frames", "2000"], &["--frames 2000", "1001 states"]);

@@ -26,11 +26,16 @@ mod drawn {
     use crate::render::{Film, Filmed, Kind, RandomPlayer};
     use crate::run::write_atomic;
     use serde_json::json;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     /// Runs the command.
     pub(in crate::cli) fn run(args: &RenderArgs, output: Output) -> Result<()> {
         let kind = args.out.as_deref().map_or(Ok(Kind::Png), Kind::of)?;
+        // Before the work rather than after it.
+        let folder = args.out.as_deref().and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(Error::usage(format!("--out: there is no folder {}: make it first", folder.display())));
+        }
         for (option, value) in [("--from", Some(args.from)), ("--seconds", args.seconds)] {
             if value.is_some_and(|s| !(0.0..=1e6).contains(&s)) {
                 return Err(Error::usage(format!("{option} is in seconds of the episode, zero or above")));
@@ -76,7 +81,7 @@ mod drawn {
         Ok(done)
     }
 
-    fn tell(args: &RenderArgs, env: &str, filmed: &Filmed, out: &std::path::Path, output: Output) {
+    fn tell(args: &RenderArgs, env: &str, filmed: &Filmed, out: &Path, output: Output) {
         let from = filmed.frames.first().map_or(0.0, |frame| frame.time);
         let who = match (&args.policy, args.best_of) {
             (None, _) => "random actions".to_string(),

@@ -58,11 +58,11 @@ pub struct Filmed {
     pub frames: Vec<Frame>,
     /// The second of the episode at which an animation ends.
     pub end: f64,
-    /// Whose pictures they are.
+    /// The camera that took them.
     pub camera: String,
     /// Return of the whole episode.
     pub total: f64,
-    /// The seconds that it lasted, and what ended it before its time.
+    /// Seconds that the episode lasted.
     pub lasted: f64,
     /// Why it ended before its time.
     pub fault: Option<&'static str>,

@@ -251,6 +251,32 @@ fn known(ways: Vec<Option<&'static str>>) -> Vec<String> {
     ways.into_iter().flatten().map(str::to_string).collect()
 }
 
+/// One episode by its actions: from [`start`] they play it again.
+#[derive(Clone, Debug)]
+pub struct Episode {
+    /// Its return.
+    pub total: f64,
+    /// Its decisions.
+    pub rows: Vec<Recorded>,
+}
+
+/// The first episode of a seed, by plain samples or the greedy choice from so many.
+pub fn recorded(player: &mut dyn Player, env: &mut Decision, seed: u64, best_of: Option<usize>) -> Result<Episode> {
+    let mut rows = Vec::new();
+    let (total, _) = episode(player, env, (seed, 0), best_of, &mut |row| rows.push(row))?;
+    Ok(Episode { total, rows })
+}
+
+/// The generator that an episode of a seed is reset with.
+pub fn start(seed: u64, index: u64) -> Xoshiro256PlusPlus {
+    Xoshiro256PlusPlus::seed_from_u64(number(seed, index))
+}
+
+/// SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
+fn number(seed: u64, index: u64) -> u64 {
+    seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index)
+}
+
 /// The return of one episode and the way it took; `seen` gets each transition.
 fn episode(
     player: &mut dyn Player,
@@ -259,10 +285,8 @@ fn episode(
     best_of: Option<usize>,
     seen: &mut dyn FnMut(Recorded),
 ) -> Result<(f64, Option<&'static str>)> {
-    // SplitMix64 inside seed_from_u64 spreads neighbouring numbers; an odd multiplier keeps (seed, index) apart.
-    let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index);
-    env.reset(&mut Xoshiro256PlusPlus::seed_from_u64(number))?;
-    player.begin(number);
+    env.reset(&mut start(seed, index))?;
+    player.begin(number(seed, index));
     let (obs, act) = (env.spec().obs(), env.spec().act());
     let (mut observation, mut action, mut plant_action) = (vec![0.0f32; obs], vec![0.0f32; act], vec![0.0f64; act]);
     let mut total = 0.0;

@@ -24,6 +24,8 @@ pub mod policy;
 pub mod profile;
 pub mod quantise;
 pub mod records;
+#[cfg(feature = "render")]
+pub mod render;
 pub mod replay;
 pub mod report;
 pub mod run;

@@ -180,7 +180,7 @@ impl Clock {
         }
         let total: f64 = names.map(|name| self.taken.get(name).map_or_else(|| mean(&all), |known| mean(known))).sum();
         // The sum of no numbers is -0.
-        Some(total.max(0.0) / workers as f64)
+        Some((total + 0.0) / workers as f64)
     }
 }
 

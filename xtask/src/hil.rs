@@ -12,7 +12,7 @@ use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::policy::{self, Bytes};
 use crate::steps::{Steps, output_of};
-use crate::test::SUITE;
+use crate::test::PICTURES;
 use crate::{digests, qemu, to_device, tools};
 use anyhow::{Context, Result, bail, ensure};
 use flowlet::control::{Fault, Reason, State, Status};
@@ -131,7 +131,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
 /// Builds the trainer as the host tests have it.
 fn host_train(root: &Path) -> Result<PathBuf> {
     let mut build = cargo::cargo(root);
-    output_of(build.args(["build", "--workspace", "--bin", "host-train", "--profile", "checked"]).args(SUITE))?;
+    output_of(build.args(["build", "--workspace", "--bin", "host-train", "--profile", "checked"]).args(PICTURES))?;
     Ok(cargo::target_directory(root).join("checked/host-train"))
 }
 

@@ -109,8 +109,8 @@ pub enum Command {
     /// Train on the Control Suite's tasks over algorithms and seeds; can be stopped and goes on
     Reproduce(reproduce::Options),
     /// Bring MuJoCo's library and the Control Suite's models, for `host-train --features mujoco`
-    FetchMujoco,
-    /// Install the rustup targets and components, QEMU, MuJoCo and the tests' Python packages, and check nothing
+    FetchMujoco(mujoco::Options),
+    /// Install the rustup targets and components, QEMU, MuJoCo, EGL and the tests' Python packages, and check nothing
     Setup,
 }
 
@@ -147,7 +147,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::CInterface => c_interface::run(&root),
         Command::Reproduce(options) => reproduce::run(&root, &options),
-        Command::FetchMujoco => mujoco::run(&root),
+        Command::FetchMujoco(options) => mujoco::run(&root, &options),
         Command::Setup => {
             let boards = boards::all(&root)?;
             tools::ensure_components(&root)?;
@@ -155,6 +155,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
             tools::ensure_qemu(&boards)?;
             tools::ensure_arm_gcc()?;
             mujoco::fetch(&root)?;
+            mujoco::ensure_egl(&root)?;
             println!("FLOWLET_PYTHON={}", python::test_venv(&root)?.display());
             Ok(0)
         }

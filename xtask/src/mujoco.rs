@@ -3,14 +3,15 @@
 //! pip brings the two wheels that `host-train/mujoco/requirements.txt` pins, checks their digests and runs nothing of
 //! them; what is needed of them (the library, the models, the licences) is unpacked beside `mujoco/`, which a rename then
 //! puts in place: nothing half-written stays behind. A folder of these very wheels is left as it is. The download is
-//! 83 MB, the folder 29 MB. Linux on x86-64 and AArch64; on others one sentence says so.
+//! 83 MB, the folder 29 MB. Linux on x86-64 and AArch64; on others one sentence says so. With `--render` it also installs what
+//! draws without a window, by `apt-get`, where a probe finds that nothing does.
 
-use crate::{cargo, python};
+use crate::{cargo, python, tools};
 use anyhow::{Context, Result, bail};
 use std::env::consts;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The pinned wheels with their digests.
 const REQUIREMENTS: &str = "host-train/mujoco/requirements.txt";
@@ -44,10 +45,64 @@ for wheel in sorted(wheels.glob("*.whl")):
             place.write_bytes(archive.read(member))
 "#;
 
+/// Debian's packages that draw without a window: the library, Mesa's driver for it, and the one that needs no graphics card.
+const EGL_PACKAGES: [&str; 3] = ["libegl1", "libegl-mesa0", "libgl1-mesa-dri"];
+
+/// Ends well where EGL has a device on which a display can be opened: what `host-train render` asks of it.
+const PROBE: &str = r#"
+import ctypes as c, sys
+egl = c.CDLL("libEGL.so.1")
+egl.eglGetProcAddress.restype = c.c_void_p
+def function(name, result, *arguments):
+    return c.CFUNCTYPE(result, *arguments)(egl.eglGetProcAddress(name) or sys.exit(1))
+query = function(b"eglQueryDevicesEXT", c.c_uint, c.c_int, c.c_void_p, c.c_void_p)
+display_of = function(b"eglGetPlatformDisplayEXT", c.c_void_p, c.c_uint, c.c_void_p, c.c_void_p)
+egl.eglInitialize.argtypes = [c.c_void_p] * 3
+devices, count = (c.c_void_p * 64)(), c.c_int()
+EGL_PLATFORM_DEVICE_EXT = 0x313F
+if not query(64, devices, c.byref(count)):
+    sys.exit(1)
+displays = [display_of(EGL_PLATFORM_DEVICE_EXT, device, None) for device in devices[:count.value]]
+sys.exit(0 if any(display and egl.eglInitialize(display, None, None) for display in displays) else 1)
+"#;
+
 /// `cargo xtask fetch-mujoco`.
-pub fn run(root: &Path) -> Result<u8> {
-    println!("{}", fetch(root)?.display());
+#[derive(clap::Args)]
+pub struct Options {
+    /// Install what draws pictures too (EGL and Mesa), for `host-train --features render`
+    #[arg(long)]
+    render: bool,
+}
+
+/// `cargo xtask fetch-mujoco`.
+pub fn run(root: &Path, options: &Options) -> Result<u8> {
+    let folder = fetch(root)?;
+    if options.render {
+        ensure_egl(root)?;
+    }
+    println!("{}", folder.display());
     Ok(0)
+}
+
+/// Installs EGL with Mesa's drivers where nothing can draw without a window.
+pub fn ensure_egl(root: &Path) -> Result<()> {
+    let python = python::bare_venv(root)?;
+    let draws = || {
+        let mut probe = cargo::command(&python, root);
+        probe.args(["-c", PROBE]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    };
+    if draws() {
+        return Ok(());
+    }
+    tools::apt_install("EGL", &EGL_PACKAGES, "`dnf install mesa-libEGL mesa-dri-drivers`, `pacman -S mesa libglvnd`")?;
+    if !draws() {
+        bail!(
+            "EGL still opens no display after {} were installed: look at the graphics drivers",
+            EGL_PACKAGES.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Brings what is missing and tells the folder.

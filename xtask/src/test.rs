@@ -1,6 +1,6 @@
 //! The test command: everything that must hold before a change is committed, in one list.
 //!
-//! In order: tools, MuJoCo for the Control Suite, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
+//! In order: tools, MuJoCo for the Control Suite, EGL for its pictures, format, clippy on the host and on the device targets, flowlet's feature sets, host tests, doc tests,
 //! Python peers (`host-train/tests/peers_*.rs`, marked `#[ignore]` because they need packages that only this command
 //! installs), documentation, the images of real boards, then in QEMU: the firmware snapshots, what the firmware must refuse, what an estimate takes,
 //! the cost model, hardware in the loop, the digests. `--host` leaves the part in QEMU out and says so; `--long` adds the other tests marked `#[ignore]`, the
@@ -64,9 +64,12 @@ const PROFILE: [&str; 2] = ["--profile", "checked"];
 /// Tells a Python peer's test which interpreter has the packages.
 const INTERPRETER: &str = "FLOWLET_PYTHON";
 
-/// The trainer with MuJoCo: everything that is run here is built with it, so that it is built once. That it builds
-/// without is what clippy and the documentation show.
+/// The trainer with MuJoCo.
 pub(crate) const SUITE: [&str; 2] = ["--features", "host-train/mujoco"];
+
+/// The same with pictures: everything that is run here is built with it, so that it is built once. That it builds without is
+/// what clippy and the documentation show.
+pub(crate) const PICTURES: [&str; 2] = ["--features", "host-train/render"];
 
 const FORMAT: [&str; 4] = ["--check", "--", "--color", "never"];
 
@@ -97,6 +100,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         return Ok(steps.finish());
     }
     steps.step("MuJoCo and the Control Suite's models", || mujoco::fetch(root).map(|_| String::new()));
+    steps.step("EGL", || mujoco::ensure_egl(root).map(|()| String::new()));
     lints(&mut steps, root, &boards);
     host_tests(&mut steps, root, options.long);
     images(&mut steps, root);
@@ -145,10 +149,12 @@ fn lints(steps: &mut Steps, root: &Path, boards: &[Board]) {
         let mut clippy = cargo::cargo(root);
         silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(PROFILE).args(DENY))
     });
-    steps.step("clippy with the Control Suite", || {
-        let mut clippy = cargo::cargo(root);
-        silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(SUITE).args(PROFILE).args(DENY))
-    });
+    for (name, features) in [("the Control Suite", SUITE), ("pictures", PICTURES)] {
+        steps.step(&format!("clippy with {name}"), || {
+            let mut clippy = cargo::cargo(root);
+            silent(clippy.args(["clippy", "--workspace", "--all-targets"]).args(features).args(PROFILE).args(DENY))
+        });
+    }
     for board in boards.iter().filter(|board| LINTED.contains(&board.name.as_str())) {
         steps.step(&format!("clippy of flowlet, plants, journal and the firmware for {}", board.triple), || {
             let mut clippy = cargo::firmware(root, board, "clippy", &Firmware::default());
@@ -219,7 +225,7 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
         steps.step("Python peers", || {
             let mut peers = cargo::cargo(root);
             // The whole workspace, so that its features, and with them what is compiled already, are those of the host tests.
-            peers.args(["test", "--workspace", "--no-fail-fast"]).args(SUITE).args(PROFILE);
+            peers.args(["test", "--workspace", "--no-fail-fast"]).args(PICTURES).args(PROFILE);
             peers.args(peer_tests(root)?.iter().flat_map(|name| ["--test", name])).args(["--", "--ignored"]);
             counted(peers.env(INTERPRETER, python::test_venv(root)?))
         });
@@ -234,7 +240,7 @@ fn host_tests(steps: &mut Steps, root: &Path, long: bool) {
 /// `cargo test` of the workspace.
 fn tests(root: &Path) -> Command {
     let mut tests = cargo::cargo(root);
-    tests.args(["test", "--workspace", "--no-fail-fast"]).args(SUITE).args(PROFILE);
+    tests.args(["test", "--workspace", "--no-fail-fast"]).args(PICTURES).args(PROFILE);
     // Programs know where MuJoCo is; tests in documentation are none of cargo's targets and do not.
     tests.env("LD_LIBRARY_PATH", root.join("mujoco/lib"));
     tests

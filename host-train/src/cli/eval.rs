@@ -21,7 +21,7 @@ use crate::{Error, Result};
 use cpu_time::ProcessTime;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 /// Runs the command.
@@ -68,45 +68,12 @@ pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {
 /// Plays one policy; the evaluation, its JSON object, and what its greedy choice is.
 fn one(args: &EvalArgs, path: &Path) -> Result<(Evaluation, Value, String)> {
     let started = ProcessTime::now();
-    let file = if path.is_dir() { path.join("policy.flw") } else { path.to_path_buf() };
-    let run_dir = file.parent().filter(|dir| dir.join("config.toml").is_file());
-    let trained = run_dir.map(|dir| config_of(&dir.join("config.toml"))).transpose()?;
     let (episodes, best_of) = (args.episodes as usize, args.best_of as usize);
     let protocol = Protocol { episodes, seed: args.seed, best_of };
-    let physics = |name: &str| -> Result<BTreeMap<String, f64>> {
-        let same = trained.as_ref().filter(|config| config.env.name == name);
-        let mut physics = same.map(|config| config.env.physics.clone()).unwrap_or_default();
-        for pair in &args.set {
-            let (key, value) = assignment(pair)?;
-            physics.insert(key, value);
-        }
-        Ok(physics)
-    };
-    let (name, evaluation, policy) = match &trained {
-        Some(config) if path.is_dir() && !file.is_file() => {
-            // No artefact: the agent itself plays, out of the newest checkpoint.
-            let name = args.env.clone().unwrap_or_else(|| config.env.name.clone());
-            let mut env = Decision::new(env::make(&name, &physics(&name)?)?, config.env.action_repeat);
-            if name != config.env.name {
-                let own = config.make_env()?;
-                let [obs, act] = [&own.spec().obs_names, &own.spec().act_names]
-                    .map(|names| names.iter().map(String::as_str).collect());
-                fits(&config.env.name, (obs, act), env.spec())?;
-                tell_transfer(&config.env.name, &name);
-            }
-            let mut trainer = restored(path, config)?;
-            let normaliser = trainer.normaliser().clone();
-            let mut player = AgentPlayer::new(trainer.agent_mut(), &normaliser, &env);
-            (name, play(args, &mut player, &mut env, protocol)?, None)
-        }
-        _ => {
-            let bytes = ArtefactBytes::read(&file)?;
-            let artefact = bytes.artefact()?;
-            let name = args.env.clone().unwrap_or_else(|| artefact.name().to_string());
-            let mut env = stage(&artefact, Some(&name), &physics(&name)?)?;
-            (name, play(args, &mut ArtefactPlayer::new(artefact)?, &mut env, protocol)?, Some(&file))
-        }
-    };
+    let changed = Changed { env: args.env.as_deref(), set: &args.set };
+    let ((name, evaluation), Origin { trained, run_dir, policy }) = with_player(path, changed, |player, mut env| {
+        Ok((env.spec().name.clone(), play(args, player, &mut env, protocol)?))
+    })?;
     let (plain, best) = (evaluation.plain(), evaluation.best());
     let object = json!({
         "env": name,
@@ -133,6 +100,71 @@ fn one(args: &EvalArgs, path: &Path) -> Result<(Evaluation, Value, String)> {
         _ => session::best_of(best_of),
     };
     Ok((evaluation, object, label))
+}
+
+/// What is not as the policy was trained: another environment, and `env.KEY=VALUE`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Changed<'a> {
+    pub(super) env: Option<&'a str>,
+    pub(super) set: &'a [String],
+}
+
+/// Where a policy comes from.
+pub(super) struct Origin {
+    /// The configuration of its run, where it lies in the folder of one.
+    pub(super) trained: Option<Config>,
+    /// That folder.
+    pub(super) run_dir: Option<PathBuf>,
+    /// Its file; none where a checkpoint played.
+    pub(super) policy: Option<PathBuf>,
+}
+
+/// Hands a policy and its environment to `play`: by its file, or, for a run whose algorithm has none, by its newest
+/// checkpoint. A policy in its run's folder has the physics that it was trained with.
+pub(super) fn with_player<T>(
+    path: &Path,
+    changed: Changed<'_>,
+    play: impl FnOnce(&mut dyn Player, Decision) -> Result<T>,
+) -> Result<(T, Origin)> {
+    let file = if path.is_dir() { path.join("policy.flw") } else { path.to_path_buf() };
+    let run_dir = file.parent().filter(|dir| dir.join("config.toml").is_file()).map(Path::to_path_buf);
+    let trained = run_dir.as_ref().map(|dir| config_of(&dir.join("config.toml"))).transpose()?;
+    let physics = |name: &str| -> Result<BTreeMap<String, f64>> {
+        let same = trained.as_ref().filter(|config| config.env.name == name);
+        let mut physics = same.map(|config| config.env.physics.clone()).unwrap_or_default();
+        for pair in changed.set {
+            let (key, value) = assignment(pair)?;
+            physics.insert(key, value);
+        }
+        Ok(physics)
+    };
+    match &trained {
+        Some(config) if path.is_dir() && !file.is_file() => {
+            // No artefact: the agent itself plays, out of the newest checkpoint.
+            let name = changed.env.unwrap_or(&config.env.name);
+            let env = Decision::new(env::make(name, &physics(name)?)?, config.env.action_repeat);
+            if name != config.env.name {
+                let own = config.make_env()?;
+                let [obs, act] = [&own.spec().obs_names, &own.spec().act_names]
+                    .map(|names| names.iter().map(String::as_str).collect());
+                fits(&config.env.name, (obs, act), env.spec())?;
+                tell_transfer(&config.env.name, name);
+            }
+            let mut trainer = restored(path, config)?;
+            let normaliser = trainer.normaliser().clone();
+            let mut player = AgentPlayer::new(trainer.agent_mut(), &normaliser, &env);
+            let done = play(&mut player, env)?;
+            Ok((done, Origin { trained, run_dir, policy: None }))
+        }
+        _ => {
+            let bytes = ArtefactBytes::read(&file)?;
+            let artefact = bytes.artefact()?;
+            let name = changed.env.unwrap_or(artefact.name());
+            let env = stage(&artefact, Some(name), &physics(name)?)?;
+            let done = play(&mut ArtefactPlayer::new(artefact)?, env)?;
+            Ok((done, Origin { trained, run_dir, policy: Some(file) }))
+        }
+    }
 }
 
 /// Plays the episodes and, where it was asked for, records them.

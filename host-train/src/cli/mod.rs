@@ -18,6 +18,7 @@ mod hil_finetune;
 mod inspect;
 mod plot;
 mod profile;
+mod render;
 mod report;
 mod resume;
 mod toy;
@@ -76,6 +77,8 @@ enum Command {
     Finetune(FinetuneArgs),
     /// Tabulate return, multiply-accumulates, instructions and memory by solver steps and particles
     Profile(ProfileArgs),
+    /// Draw an episode on a task of the Control Suite: a film strip or an animation
+    Render(RenderArgs),
     /// List the environments with their limits, defaults and physics
     Envs,
     /// Replay recorded rollouts against an environment and report the largest differences
@@ -265,6 +268,47 @@ pub struct ProfileArgs {
     /// Seed of start states and samples
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Options of `render`.
+#[derive(Args, Clone, Debug)]
+pub struct RenderArgs {
+    /// The exported policy, or a run folder [default: random actions]
+    #[arg(long, value_name = "FILE|RUN", required_unless_present = "env")]
+    pub policy: Option<PathBuf>,
+    /// A task of the Control Suite [default: the one the policy was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// The picture: a film strip, *.png, or an animation, *.gif or *.apng [default: a film strip called as the task]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Seed of the start and the samples; it is the first episode of `eval` with this seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Pictures, at equal distances [default: 6 of a film strip, 20 a second of an animation]
+    #[arg(long, value_name = "N", value_parser = size(100_000))]
+    pub frames: Option<usize>,
+    /// Second of the episode to begin at
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub from: f64,
+    /// Seconds to draw [default: to the end; of an animation at most 10]
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<f64>,
+    /// Pixels of a picture from left to right
+    #[arg(long, value_name = "W", default_value_t = 320, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub width: u32,
+    /// Pixels of a picture from top to bottom
+    #[arg(long, value_name = "H", default_value_t = 240, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub height: u32,
+    /// Camera of the task's model, or free for one that stands still [default: one that shows the task]
+    #[arg(long, value_name = "NAME")]
+    pub camera: Option<String>,
+    /// Draw the greedy choice from so many samples by the critic [default: plain samples]
+    #[arg(long, value_name = "N", requires = "policy", value_parser = size(4096))]
+    pub best_of: Option<usize>,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
 }
 
 /// Options of `distill`.
@@ -520,6 +564,7 @@ fn run(cli: Cli) -> Result<()> {
         Some(Command::Distill(args)) => distill::run(&args, output),
         Some(Command::Finetune(args)) => finetune::run(&args, output),
         Some(Command::Profile(args)) => profile::run(&args, output),
+        Some(Command::Render(args)) => render::run(&args, output),
         Some(Command::Envs) => envs::run(output),
         Some(Command::CheckEnv(args)) => check_env::run(&args, output),
         Some(Command::Bench(command)) => bench::run(&command, output),

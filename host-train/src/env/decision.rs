@@ -77,6 +77,16 @@ impl Decision {
         self.env.fault()
     }
 
+    /// Control steps since the reset.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The environment inside; whoever moves it must reset this before the next decision.
+    pub fn inner_mut(&mut self) -> &mut dyn Env {
+        &mut *self.env
+    }
+
     /// Starts an episode.
     pub fn reset(&mut self, rng: &mut Xoshiro256PlusPlus) -> Result<()> {
         self.env.reset(rng)?;

@@ -21,6 +21,9 @@ mod quadrotor2d;
 mod suite;
 mod varied;
 
+#[cfg(feature = "render")]
+pub use suite::Scene;
+
 pub use decision::{Decision, Transition};
 pub use varied::{is_variation, varied};
 
@@ -200,6 +203,11 @@ pub trait Env: Send {
     }
     /// Which of several ways the episode so far has taken, where the task has more than one: `none` before any.
     fn way(&self) -> Option<&'static str> {
+        None
+    }
+    /// What MuJoCo draws, where it simulates the plant.
+    #[cfg(feature = "render")]
+    fn scene(&mut self) -> Option<&mut Scene> {
         None
     }
 }

@@ -14,6 +14,8 @@
 //! episode remains a function of the generator's state at its reset and of the actions. The spec (limits, period) stays
 //! that of the nominal parameters. No panics.
 
+#[cfg(feature = "render")]
+use super::Scene;
 use super::{Env, EnvSpec, State, Step};
 use crate::{Error, Result};
 use plants::{normal, uniform_in};
@@ -246,6 +248,11 @@ impl Env for Varied {
 
     fn way(&self) -> Option<&'static str> {
         self.inner.way()
+    }
+
+    #[cfg(feature = "render")]
+    fn scene(&mut self) -> Option<&mut Scene> {
+        self.inner.scene()
     }
 }
 

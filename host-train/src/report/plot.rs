@@ -11,6 +11,8 @@ use crate::{Error, Result};
 use plotters::coord::Shift;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
+use resvg::tiny_skia::{self, Pixmap};
+use resvg::usvg;
 use std::collections::BTreeSet;
 
 /// What is drawn, and how.
@@ -68,19 +70,25 @@ pub fn svg(groups: &[Group], style: Style) -> Result<String> {
 
 /// Renders an SVG as PNG, twice as large.
 pub fn png(svg: &str) -> Result<Vec<u8>> {
-    use resvg::{tiny_skia, usvg};
-    let failed =
-        |what: String| Error::failure(format!("cannot render the picture as PNG ({what}): write an SVG instead"));
+    pixels(svg, PNG_SCALE)?.encode_png().map_err(|e| unrendered(&e))
+}
+
+/// Renders an SVG, so many times as large.
+pub fn pixels(svg: &str, scale: f32) -> Result<Pixmap> {
     let mut options = usvg::Options { font_family: "DejaVu Sans".into(), ..usvg::Options::default() };
     let fonts = options.fontdb_mut();
     fonts.load_font_data(dejavu::sans::regular().to_vec());
     fonts.set_sans_serif_family("DejaVu Sans");
-    let tree = usvg::Tree::from_str(svg, &options).map_err(|e| failed(e.to_string()))?;
-    let size = tree.size().to_int_size().scale_by(PNG_SCALE).ok_or_else(|| failed("it has no size".into()))?;
-    let pixels = tiny_skia::Pixmap::new(size.width(), size.height());
-    let mut pixels = pixels.ok_or_else(|| failed("it is too large".into()))?;
-    resvg::render(&tree, tiny_skia::Transform::from_scale(PNG_SCALE, PNG_SCALE), &mut pixels.as_mut());
-    pixels.encode_png().map_err(|e| failed(e.to_string()))
+    let tree = usvg::Tree::from_str(svg, &options).map_err(|e| unrendered(&e))?;
+    let size = tree.size().to_int_size().scale_by(scale).ok_or_else(|| unrendered(&"it has no size"))?;
+    let pixels = Pixmap::new(size.width(), size.height());
+    let mut pixels = pixels.ok_or_else(|| unrendered(&"it is too large"))?;
+    resvg::render(&tree, tiny_skia::Transform::from_scale(scale, scale), &mut pixels.as_mut());
+    Ok(pixels)
+}
+
+fn unrendered(what: &dyn std::fmt::Display) -> Error {
+    Error::failure(format!("cannot render the picture as PNG ({what}): write another kind of file instead"))
 }
 
 /// One environment.

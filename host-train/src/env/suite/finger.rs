@@ -46,6 +46,10 @@ fn spinning(folder: &Path) -> Result<MjModel> {
         let dof = model.jnt_dofadr()[hinge] as usize;
         model.dof_damping_mut()[dof] = SPIN_DAMPING;
     }
+    // Nobody sees what has no part in the task.
+    for site in ["target", "tip"].map(|name| model.name_to_id(MjtObjBase::mjOBJ_SITE, name)).into_iter().flatten() {
+        model.site_rgba_mut()[site][3] = 0.0;
+    }
     Ok(model)
 }
 

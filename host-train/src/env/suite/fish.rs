@@ -7,7 +7,7 @@ use super::files::shipped;
 use super::physics::{Physics, any_orientation, from_to, in_frame, length};
 use super::{Entry, Out, Task, tolerance};
 use crate::Result;
-use mujoco_rs::prelude::MjModel;
+use mujoco_rs::prelude::{MjModel, MjtObjBase};
 use plants::uniform_in;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub(super) const TASKS: [Entry; 2] = [
     Entry {
         name: "fish-upright",
         summary: "fish that rights itself",
-        model,
+        model: alone,
         substeps: SUBSTEPS,
         channels: &[("angle", 7), ("upright", 1), ("velocity", 13)],
         make: |p| Fish::task(p, false),
@@ -28,15 +28,20 @@ pub(super) const TASKS: [Entry; 2] = [
     Entry {
         name: "fish-swim",
         summary: "fish that swims to a target",
-        model,
+        model: |folder| shipped(folder, "fish.xml"),
         substeps: SUBSTEPS,
         channels: &[("angle", 7), ("upright", 1), ("target", 3), ("velocity", 13)],
         make: |p| Fish::task(p, true),
     },
 ];
 
-fn model(folder: &Path) -> Result<MjModel> {
-    shipped(folder, "fish.xml")
+/// With a target that nobody sees: it has no part in the task.
+fn alone(folder: &Path) -> Result<MjModel> {
+    let mut model = shipped(folder, "fish.xml")?;
+    if let Some(target) = model.name_to_id(MjtObjBase::mjOBJ_GEOM, "target") {
+        model.geom_rgba_mut()[target][3] = 0.0;
+    }
+    Ok(model)
 }
 
 struct Fish {

@@ -111,6 +111,10 @@ impl Out<'_> {
     }
 }
 
+/// Model and state, as MuJoCo draws them.
+#[cfg(feature = "render")]
+pub type Scene = mujoco_rs::prelude::MjData<Box<MjModel>>;
+
 /// The names of all tasks.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     DOMAINS.into_iter().flatten().map(|entry| entry.name)
@@ -317,6 +321,11 @@ impl Env for SuiteEnv {
 
     fn reward(&self) -> Option<f64> {
         Some(self.task.reward(&self.physics))
+    }
+
+    #[cfg(feature = "render")]
+    fn scene(&mut self) -> Option<&mut Scene> {
+        Some(self.physics.data_mut())
     }
 }
 

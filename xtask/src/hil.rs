@@ -95,10 +95,10 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
                 remark += &bench.learning(if long { 120 } else { 18 })?;
                 bench.bad_line()?;
                 bench.uploads()?;
-                remark += &bench.suite()?;
                 bench.impatience()?;
                 let garbage = if long { Duration::from_secs(60) } else { Duration::ZERO };
                 remark += &bench.garbage(garbage)?;
+                remark += &bench.suite()?;
             } else {
                 bench.small_room()?;
             }

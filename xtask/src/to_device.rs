@@ -79,8 +79,8 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
         println!("failed: {failure}");
     }
     if options.document && failures.is_empty() {
-        let named: Vec<String> = options.runs.iter().map(|run| format!(" {}", run.display())).collect();
-        let command = format!("cargo xtask to-device{} --document", named.concat());
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let command = format!("cargo xtask {}", words.join(" "));
         document::write(&root.join(DOCUMENT.0), DOCUMENT.1, &command, &block)?;
     }
     Ok(u8::from(!failures.is_empty()))

@@ -7,7 +7,7 @@
 //! agent makes the greedy choice ([`AssistedPlayer`]).
 
 use crate::agent::Agent;
-use crate::env::{self, Decision};
+use crate::env::{self, Decision, EnvSpec};
 use crate::noise::Noise;
 use crate::normaliser::Normaliser;
 use crate::policy::HostPolicy;
@@ -80,25 +80,8 @@ pub struct Protocol {
 pub fn env_for(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<String, f64>) -> Result<Decision> {
     let name = name.unwrap_or(artefact.name());
     let inner = env::make(name, physics)?;
-    let (spec, shape) = (inner.spec(), artefact.velocity().shape());
-    if (spec.obs(), spec.act()) != (shape.obs, shape.act) {
-        return Err(Error::usage(format!(
-            "the policy is for {} with {} observations and {} actions, and {name} has {} and {}: choose its own environment",
-            artefact.name(),
-            shape.obs,
-            shape.act,
-            spec.obs(),
-            spec.act()
-        )));
-    }
-    // As many channels do not make it the same robot.
-    let names = artefact.obs_names().zip(&spec.obs_names).chain(artefact.act_names().zip(&spec.act_names));
-    if let Some((own, other)) = names.into_iter().find(|(own, other)| own != other) {
-        return Err(Error::usage(format!(
-            "the policy is for {}: its channel {own} is {other} in {name}, choose its own environment",
-            artefact.name()
-        )));
-    }
+    let spec = inner.spec();
+    fits(artefact.name(), (artefact.obs_names().collect(), artefact.act_names().collect()), spec)?;
     let period = f64::from(artefact.period_us()) / 1e6;
     let repeat = (period / spec.control_dt).round().max(1.0);
     // The artefact holds whole microseconds, so half of one may be lost.
@@ -110,6 +93,28 @@ pub fn env_for(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<S
         )));
     }
     Ok(Decision::new(inner, repeat as usize))
+}
+
+/// Refuses a policy of the environment `own` with these channels, observed and acted on, where those of `spec` are others.
+pub fn fits(own: &str, (obs, act): (Vec<&str>, Vec<&str>), spec: &EnvSpec) -> Result<()> {
+    let name = &spec.name;
+    if (spec.obs(), spec.act()) != (obs.len(), act.len()) {
+        return Err(Error::usage(format!(
+            "the policy is for {own} with {} observations and {} actions, and {name} has {} and {}: choose its own environment",
+            obs.len(),
+            act.len(),
+            spec.obs(),
+            spec.act()
+        )));
+    }
+    // As many channels do not make it the same robot.
+    let mut names = obs.into_iter().zip(&spec.obs_names).chain(act.into_iter().zip(&spec.act_names));
+    match names.find(|(own, other)| own != other) {
+        None => Ok(()),
+        Some((channel, other)) => Err(Error::usage(format!(
+            "the policy is for {own}: its channel {channel} is {other} in {name}, choose its own environment"
+        ))),
+    }
 }
 
 /// A policy that plays episodes.
@@ -245,7 +250,6 @@ pub fn evaluate_until(
     };
     let (returns, ways) = play(None)?;
     let (best_of, best_of_ways) = if critical { Some(play(Some(protocol.best_of))?) } else { None }.unzip();
-    let known = |ways: Vec<Option<&'static str>>| ways.into_iter().flatten().map(str::to_string).collect();
     Ok(Evaluation { returns, best_of, ways: known(ways), best_of_ways: known(best_of_ways.unwrap_or_default()) })
 }
 
@@ -256,15 +260,23 @@ pub fn record(player: &mut dyn Player, env: &mut Decision, episodes: usize, seed
     Ok(rows)
 }
 
-/// The returns of so many episodes by plain samples; `seen` gets each transition.
+/// So many episodes by plain samples alone; `seen` gets each transition.
 pub fn play_plain(
     player: &mut dyn Player,
     env: &mut Decision,
     episodes: usize,
     seed: u64,
     seen: &mut dyn FnMut(Recorded),
-) -> Result<Vec<f64>> {
-    (0..episodes).map(|i| Ok(episode(player, env, (seed, i as u64), None, seen)?.0)).collect()
+) -> Result<Evaluation> {
+    let played =
+        (0..episodes).map(|i| episode(player, env, (seed, i as u64), None, seen)).collect::<Result<Vec<_>>>()?;
+    let (returns, ways) = played.into_iter().unzip();
+    Ok(Evaluation { returns, best_of: None, ways: known(ways), best_of_ways: Vec::new() })
+}
+
+/// The ways of those episodes that have one.
+fn known(ways: Vec<Option<&'static str>>) -> Vec<String> {
+    ways.into_iter().flatten().map(str::to_string).collect()
 }
 
 /// One episode by its actions: from [`start`] they play it again.
@@ -383,6 +395,13 @@ mod tests {
         let view = bytes.artefact().unwrap();
         let Err(error) = env_for(&view, Some("cartpole"), &BTreeMap::new()) else { panic!("accepted") };
         assert!(error.to_string().contains("3 observations"), "{error}");
+        // As many observations and fewer actions; as many of both, of another name.
+        let spec = env::make("pendulum", &BTreeMap::new()).unwrap().spec().clone();
+        let obs: Vec<&str> = spec.obs_names.iter().map(String::as_str).collect();
+        for (act, words) in [(&["torque", "brake"][..], "3 observations and 2 actions"), (&["voltage"], "voltage")] {
+            let error = fits("other", (obs.clone(), act.to_vec()), &spec).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("other") && error.contains("pendulum"), "{error}");
+        }
         let slower = BTreeMap::from([("dt".to_string(), 0.03)]);
         let Err(error) = env_for(&view, None, &slower) else { panic!("accepted") };
         assert!(error.to_string().contains("0.05 s"), "{error}");

@@ -193,6 +193,85 @@ fn policies_are_uploaded_read_back_and_refused_by_name() {
     assert!(said.contains("floats of scratch"), "{said}");
 }
 
+/// Critics that only a board that learns would ask stay here where the board has no room for them; a policy that is damaged is
+/// not made good by that.
+#[test]
+fn critics_that_do_not_fit_stay_here() {
+    let whole = ArtefactBytes::read(Path::new(FURUTA_CRITIC)).unwrap();
+    let plain = whole.revised(*whole.artefact().unwrap().plan(), false).unwrap();
+    let (whole, plain) = (whole.as_slice(), plain.as_slice());
+    let port = board((plain.len() + whole.len()) / 8 * 4, 4096);
+    let folder = tempfile::tempdir().unwrap();
+    let back = folder.path().join("back.flw").display().to_string();
+    let said = hil(&port, &["--policy", FURUTA_CRITIC, "--episodes", "1", "--read-back", &back, "--json"]);
+    assert_eq!(report(&said)["equal"], true);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("the critics stay here"));
+    assert!(std::fs::read(&back).unwrap() == plain);
+    let damaged = folder.path().join("damaged.flw").display().to_string();
+    let mut bytes = whole.to_vec();
+    bytes[1000] ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let said = refusal(&hil(&board(plain.len() / 4 * 4 + 4, 4096), &["--policy", &damaged]), 1);
+    assert!(said.contains("bytes of room for uploads") && said.contains("--without-critic"), "{said}");
+    // With room for them they go along.
+    let port = board(whole.len().next_multiple_of(4), 4096);
+    report(&hil(&port, &["--policy", FURUTA_CRITIC, "--episodes", "1", "--read-back", &back, "--json"]));
+    assert!(std::fs::read(&back).unwrap() == whole);
+}
+
+/// A run's folder is its policy, with the physics it was trained with, as in `eval`; `--set` goes before them.
+#[test]
+fn a_run_plays_with_its_own_physics() {
+    let port = board(1 << 17, 4096);
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().display().to_string();
+    std::fs::copy(PENDULUM, folder.path().join("policy.flw")).unwrap();
+    let trained = Command::new(env!("CARGO_BIN_EXE_host-train"))
+        .args(["train", "--out", &format!("{run}/short"), "--total-timesteps", "200", "--set", "env.mass=1.4"])
+        .args(["--set", "eval.episodes=1"])
+        .output()
+        .unwrap();
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    std::fs::copy(folder.path().join("short/config.toml"), folder.path().join("config.toml")).unwrap();
+    let mean = |args: &[&str]| {
+        let r = report(&hil(&port, &[&["--episodes", "2", "--json"], args].concat()));
+        assert_eq!(r["equal"], true, "{r}");
+        r["return_mean"].as_f64().unwrap().to_bits()
+    };
+    let heavy = mean(&["--policy", &run]);
+    let eval = Command::new(env!("CARGO_BIN_EXE_host-train"))
+        .args(["eval", "--policy", &format!("{run}/policy.flw"), "--episodes", "2", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(report(&eval)["return_mean"].as_f64().unwrap().to_bits(), heavy);
+    let nominal = mean(&["--policy", PENDULUM]);
+    assert_eq!((mean(&["--policy", &run, "--set", "env.mass=1"]), heavy != nominal), (nominal, true));
+}
+
+/// The Control Suite's policies in flash, in both formats, on MuJoCo; physics that diverge end the episode on the board as here,
+/// under a name.
+#[cfg(feature = "mujoco")]
+#[test]
+fn a_task_of_the_control_suite_is_played() {
+    let port = board(1 << 18, 4096);
+    for format in ["", "-int8"] {
+        let policy = format!("{}/../firmware/policies/cheetah-run{format}.flw", env!("CARGO_MANIFEST_DIR"));
+        let r = report(&hil(&port, &["--policy", &policy, "--episodes", "1", "--json"]));
+        assert_eq!(
+            (&r["equal"], &r["env"], &r["decisions"]),
+            (&true.into(), &"cheetah-run".into(), &500.into()),
+            "{r}"
+        );
+        // Random actions return 3 to 10.
+        assert!(r["return_mean"].as_f64().unwrap() > 50.0 && r["ways"].is_null(), "{r}");
+        let wild = hil(&port, &["--policy", &policy, "--episodes", "2", "--set", "env.strength=1000000"]);
+        let said = String::from_utf8_lossy(&wild.stdout).into_owned();
+        assert!(wild.status.success() && said.contains("equal, bit for bit") && said.contains("diverged: "), "{said}");
+        let other = refusal(&hil(&port, &["--policy", &policy, "--env", "walker-walk"]), 2);
+        assert!(other.contains("17 observations and 6 actions, and walker-walk has 24 and 6"), "{other}");
+    }
+}
+
 /// A board learns what `finetune` learns; a bad line changes nothing. What it leaves can be evaluated and trained from.
 #[test]
 fn a_board_learns_what_the_host_does() {

@@ -372,6 +372,12 @@ fn a_task_is_trained_and_evaluated() {
     let said = text(&other.stderr);
     assert_eq!(other.status.code(), Some(2), "{said}");
     assert!(said.contains("the policy is for hopper-stand") && said.contains("cheetah-run"), "{said}");
+    // The same robot with another task may be meant: it is told, and played.
+    let transfer = host_train(dir.path(), &["eval", "--policy", &policy, "--env", "hopper-hop", "--episodes", "1"]);
+    let said = text(&transfer.stderr);
+    assert!(transfer.status.success() && said.contains("trained on hopper-stand, not on hopper-hop"), "{said}");
+    let own = host_train(dir.path(), &["eval", "--policy", &policy, "--env", "hopper-stand", "--episodes", "1"]);
+    assert!(own.status.success() && !text(&own.stderr).contains("trained on"), "{}", text(&own.stderr));
     let unknown = host_train(dir.path(), &["eval", "--policy", &policy, "--env", "hopper-jump"]);
     let said = text(&unknown.stderr);
     assert_eq!(unknown.status.code(), Some(2), "{said}");

@@ -60,6 +60,9 @@ pub struct Memory<'m> {
     pub scratch: &'m mut [f32],
 }
 
+/// What an upload takes first.
+const UPLOADS: &str = "bytes of room for uploads";
+
 /// Why an artefact cannot be used here.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
@@ -84,7 +87,12 @@ impl fmt::Display for Unfit {
         match self {
             Self::Policy(error) => error.fmt(f),
             Self::Room { what, needed, found } => {
-                write!(f, "the artefact needs {needed} {what} and the board has {found}: use a smaller network")
+                write!(f, "the artefact needs {needed} {what} and the board has {found}: ")?;
+                f.write_str(if *what == UPLOADS {
+                    "export it by --without-critic or --quantize int8, or use a smaller network"
+                } else {
+                    "use a smaller network"
+                })
             }
             Self::Crc => f.write_str("the bytes that arrived are not the ones that were announced: upload again"),
         }
@@ -542,7 +550,7 @@ impl Service<'_, '_> {
     fn begin(&mut self, begin: Begin) -> Result<Upload, Failure> {
         let (needed, found) = (begin.length as usize, self.staging.len() * 4);
         if needed == 0 || needed > found {
-            return Err(Failure::Artefact(Unfit::Room { what: "bytes of room for uploads", needed, found }));
+            return Err(Failure::Artefact(Unfit::Room { what: UPLOADS, needed, found }));
         }
         Ok(Upload { begin, received: 0 })
     }

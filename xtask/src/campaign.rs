@@ -41,6 +41,11 @@ impl Trainer {
         Ok(Self { root: root.to_path_buf(), binary: binary.context("cargo did not say where it put host-train")? })
     }
 
+    /// A binary that was built before.
+    pub fn at(root: &Path, binary: &Path) -> Self {
+        Self { root: root.to_path_buf(), binary: binary.to_path_buf() }
+    }
+
     fn command<S: AsRef<str>>(&self, arguments: &[S]) -> Command {
         let mut command = cargo::command(&self.binary, &self.root);
         command.args(arguments.iter().map(AsRef::as_ref));

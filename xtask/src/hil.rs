@@ -5,14 +5,15 @@
 //! decide as on the host, and numbers that are none, on each channel, must be held over and latched. On the Cortex-M4F there
 //! are beside it a life in which the board learns what the host does, a bad line whose counters must add up, uploads that
 //! are refused by name while the old policy goes on, one that takes over, patience that runs out, and garbage: for a bounded
-//! number of bytes, or for a minute with `--long`. A program that does not end in time is stopped and is a failure.
+//! number of bytes, or for a minute with `--long`. There too `cheetah-run` of the Control Suite is played in f32 and int8;
+//! `--long` adds trainings whose policies are played on two cores ([`to_device`]). A program that does not end in time is stopped and is a failure.
 
 use crate::boards::{self, Board};
 use crate::cargo::{self, Firmware};
 use crate::policy::{self, Bytes};
 use crate::steps::{Steps, output_of};
 use crate::test::PICTURES;
-use crate::{digests, qemu, tools};
+use crate::{digests, qemu, to_device, tools};
 use anyhow::{Context, Result, bail, ensure};
 use flowlet::control::{Fault, Reason, State, Status};
 use flowlet::policy::Artefact;
@@ -49,6 +50,12 @@ const LIMIT: Duration = Duration::from_secs(180);
 
 /// Decisions of an episode of the rotary pendulum.
 const DECISIONS: u64 = 600;
+
+/// Decisions of an episode of the committed policy for `cheetah-run`: one to two control steps.
+const SUITE_DECISIONS: u64 = 500;
+
+/// Boards on which the long list plays trained policies of the Control Suite.
+const SUITE_BOARDS: [&str; 2] = ["m4f", "m55"];
 
 /// Runs the checks of the named boards.
 pub fn run(root: &Path, options: &Options) -> Result<u8> {
@@ -91,6 +98,7 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
                 bench.impatience()?;
                 let garbage = if long { Duration::from_secs(60) } else { Duration::ZERO };
                 remark += &bench.garbage(garbage)?;
+                remark += &bench.suite()?;
             } else {
                 bench.small_room()?;
             }
@@ -109,6 +117,15 @@ fn check(steps: &mut Steps, root: &Path, boards: &[Board], long: bool) {
             }
         },
     );
+    if long {
+        let cores = SUITE_BOARDS.join(" and ");
+        steps.step(&format!("policies of the Control Suite, trained and played on {cores}"), || {
+            let boards = boards::select(root, &SUITE_BOARDS.map(String::from))?;
+            tools::ensure_targets(root, &boards)?;
+            tools::ensure_qemu(&boards)?;
+            to_device::check(root, &program, &boards)
+        });
+    }
 }
 
 /// Builds the trainer as the host tests have it.
@@ -300,6 +317,21 @@ impl Bench<'_> {
         self.equal("pendulum", &["--read-back", &back.display().to_string()])?;
         ensure!(fs::read(&back)? == good.get(), "the policy that was read back is another one");
         Ok(())
+    }
+
+    /// An episode of a task of the Control Suite in each number format, MuJoCo being the plant.
+    fn suite(&self) -> Result<String> {
+        let mut remark = String::new();
+        for policy in ["cheetah-run", "cheetah-run-int8"] {
+            let path = digests::committed(self.root, policy).display().to_string();
+            let report = self.equal("cheetah-run", &["--policy", &path])?;
+            ensure!(report["decisions"] == SUITE_DECISIONS && report["policy"] == "cheetah-run", "{report}");
+            remark += &format!(
+                "; {policy} returns {}, {} instructions a decision",
+                report["return_mean"], report["decision"]["mean"]
+            );
+        }
+        Ok(remark)
     }
 
     /// A life of so many seconds in which the board learns: the host compares every return and what was learned.

@@ -14,6 +14,7 @@
 //! * [`policy`]: artefacts on the host, and untrained ones for tests.
 //! * [`digests`]: the actions' digest on the host and on every target.
 //! * [`hil`]: `host-train hil` against the firmware in QEMU, over its serial port.
+//! * [`to_device`]: the Control Suite's policies, exported and played on boards in QEMU.
 //! * [`estimates`]: instructions and RAM of one estimate of a posterior mean.
 //! * [`firmware_report`]: kernels and whole decisions on every target, instructions and memory.
 //! * [`learner`]: what learning on the device takes.
@@ -56,6 +57,7 @@ pub mod steps;
 pub mod suite_results;
 pub mod sweep;
 pub mod test;
+pub mod to_device;
 pub mod tools;
 
 /// The trainer's file: the program that shows the model and the one that fits it count the same things.
@@ -101,6 +103,8 @@ pub enum Command {
     Boards(images::Options),
     /// Play episodes with the firmware in QEMU over its serial port: bad lines, uploads, garbage
     Hil(hil::Options),
+    /// Export the Control Suite's policies in f32 and int8 and play them on boards in QEMU: returns equal the host's
+    ToDevice(to_device::Options),
     /// Run a firmware ELF on a board in QEMU and print its log
     Qemu(qemu::Options),
     /// Write capi/include/flowlet.h, build the firmware in C and compare its digests with the host's
@@ -144,6 +148,7 @@ pub fn run(command: Command) -> anyhow::Result<u8> {
         Command::BenchPeers(options) => bench_peers::run(&root, &options),
         Command::Boards(options) => images::run(&root, &options),
         Command::Hil(options) => hil::run(&root, &options),
+        Command::ToDevice(options) => to_device::run(&root, &options),
         Command::Qemu(options) => qemu::run(&root, &options),
         Command::CInterface => c_interface::run(&root),
         Command::Reproduce(options) => reproduce::run(&root, &options),

@@ -5,11 +5,11 @@
 //! changes them, which shows how a policy stands a heavier arm or a weaker motor.
 
 use super::train::spread;
-use super::{EvalArgs, Output, note};
+use super::{EvalArgs, Output, note, stage, tell_transfer};
 use crate::checkpoint;
 use crate::config::{Config, Sources};
 use crate::env::{self, Decision};
-use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Player, Protocol, env_for, evaluate_until, record};
+use crate::evaluate::{AgentPlayer, ArtefactPlayer, Evaluation, Player, Protocol, evaluate_until, fits, record};
 use crate::fleet;
 use crate::policy::ArtefactBytes;
 use crate::run::RunDir;
@@ -143,9 +143,15 @@ pub(super) fn with_player<T>(
             // No artefact: the agent itself plays, out of the newest checkpoint.
             let name = changed.env.unwrap_or(&config.env.name);
             let env = Decision::new(env::make(name, &physics(name)?)?, config.env.action_repeat);
+            if name != config.env.name {
+                let own = config.make_env()?;
+                let [obs, act] = [&own.spec().obs_names, &own.spec().act_names]
+                    .map(|names| names.iter().map(String::as_str).collect());
+                fits(&config.env.name, (obs, act), env.spec())?;
+                tell_transfer(&config.env.name, name);
+            }
             let mut trainer = restored(path, config)?;
             let normaliser = trainer.normaliser().clone();
-            fits(&env, normaliser.mean().len(), name, config)?;
             let mut player = AgentPlayer::new(trainer.agent_mut(), &normaliser, &env);
             let done = play(&mut player, env)?;
             Ok((done, Origin { trained, run_dir, policy: None }))
@@ -154,7 +160,7 @@ pub(super) fn with_player<T>(
             let bytes = ArtefactBytes::read(&file)?;
             let artefact = bytes.artefact()?;
             let name = changed.env.unwrap_or(artefact.name());
-            let env = env_for(&artefact, Some(name), &physics(name)?)?;
+            let env = stage(&artefact, Some(name), &physics(name)?)?;
             let done = play(&mut ArtefactPlayer::new(artefact)?, env)?;
             Ok((done, Origin { trained, run_dir, policy: Some(file) }))
         }
@@ -186,17 +192,6 @@ fn restored(path: &Path, config: &Config) -> Result<Trainer> {
     Ok(trainer)
 }
 
-fn fits(env: &Decision, obs: usize, name: &str, config: &Config) -> Result<()> {
-    if env.spec().obs() == obs {
-        return Ok(());
-    }
-    Err(Error::usage(format!(
-        "the policy is for {} with {obs} observations, and {name} has {}: choose its own environment",
-        config.env.name,
-        env.spec().obs()
-    )))
-}
-
 /// The episodes' interquartile mean, interval and extremes, and the ways they took.
 fn tell_spread(evaluation: &Evaluation, output: Output) {
     output.line(&format!("  single sample  {}", spread(&Scores::of(&evaluation.returns))));
@@ -206,7 +201,8 @@ fn tell_spread(evaluation: &Evaluation, output: Output) {
     tell_ways(evaluation, output);
 }
 
-fn tell_ways(evaluation: &Evaluation, output: Output) {
+/// The ways that the episodes took, where there are several.
+pub(super) fn tell_ways(evaluation: &Evaluation, output: Output) {
     let Some((single, greedy)) = evaluation.shares() else { return };
     for (name, shares) in [("single sample", single), ("greedy", greedy)] {
         let shares: Vec<String> = shares.iter().map(|(way, share)| format!("{way} {:.0} %", 100.0 * share)).collect();

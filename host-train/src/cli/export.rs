@@ -4,8 +4,7 @@
 //! The self-test vector is computed anew for the new plan. Written beside and renamed. The firmware prefers the exported
 //! `pendulum.local.flw` to the committed `pendulum.flw`, which its tests stay with. `docs/export.md` describes the formats.
 
-use super::{ExportArgs, Output, Quantisation, interrupt_flag, note, trained_physics};
-use crate::evaluate::env_for;
+use super::{ExportArgs, Output, Quantisation, interrupt_flag, note, stage, trained_physics};
 use crate::export::{Format, onnx, rust_source, tensors};
 use crate::policy::ArtefactBytes;
 use crate::quantise::{self, Options, Outcome};
@@ -90,7 +89,7 @@ fn quantised(args: &ExportArgs, to: Quantisation, source: &Path, policy: &Artefa
     let Quantisation::Int8 = to;
     let artefact = policy.artefact()?;
     let name = args.env.as_deref().unwrap_or(artefact.name());
-    let mut env = env_for(&artefact, Some(name), &trained_physics(source, name)?)?;
+    let mut env = stage(&artefact, Some(name), &trained_physics(source, name)?)?;
     let options = Options { episodes: args.episodes.map_or(100, |n| n as usize), seed: args.seed.unwrap_or(1) };
     let stop = interrupt_flag()?;
     quantise::quantise(policy, &mut env, options, &stop, &mut |text| note(text))

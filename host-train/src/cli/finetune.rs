@@ -364,5 +364,5 @@ fn scratch(folder: &Path, env: &str, set: &[String], seed: u64) -> Result<Artefa
 /// Returns of a policy in the episodes of the last evaluation.
 fn returns(policy: &ArtefactBytes, env: &mut Decision, options: &Options) -> Result<Summary> {
     let mut player = ArtefactPlayer::new(policy.artefact()?)?;
-    Ok(Summary::of(&play_plain(&mut player, env, options.episodes[1], options.eval_seed, &mut |_| {})?))
+    Ok(play_plain(&mut player, env, options.episodes[1], options.eval_seed, &mut |_| {})?.plain())
 }

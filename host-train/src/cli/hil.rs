@@ -1,19 +1,18 @@
 //! `hil`: hardware in the loop. The plant runs here, a board decides, and the return must be the host evaluation's.
 //!
-//! The start states and the noise are those of `eval` with the same seed. Returns are compared bit for bit; a difference
-//! is a failure. Latencies are round trips as the PC sees them: host, line and board together.
+//! The start states, the noise and the physics are those of `eval` with the same seed. Returns are compared bit for bit; a
+//! difference is a failure. Latencies are round trips as the PC sees them: host, line and board together.
 
-use super::eval::assignment;
+use super::eval::{assignment, tell_ways};
 use super::finetune::Settings;
-use super::{Output, hil_finetune, note};
+use super::{Output, hil_finetune, note, stage, trained_physics};
 use crate::env;
 use crate::evaluate::{ArtefactPlayer, env_for, play_plain};
 use crate::hil::faults::{Faulty, Rates};
 use crate::hil::watch::Watch;
 use crate::hil::{Board, BoardPlayer, Telemetry, line};
-use crate::policy::ArtefactBytes;
+use crate::policy::{ArtefactBytes, HostPolicy};
 use crate::run::write_atomic;
-use crate::stats::Summary;
 use crate::transitions;
 use crate::{Error, Result};
 use clap::Args;
@@ -37,8 +36,8 @@ pub struct HilArgs {
     /// Episodes to play
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub episodes: u32,
-    /// Policy to put on the board first [default: the board's, which is read back]
-    #[arg(long, value_name = "POLICY.flw")]
+    /// Policy to put on the board first, a file or a run folder [default: the board's, which is read back]
+    #[arg(long, value_name = "FILE|RUN")]
     pub policy: Option<PathBuf>,
     /// Seed of start states and samples
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -98,12 +97,13 @@ pub struct HilArgs {
 pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let rates = Rates { drop: args.drop, corrupt: args.corrupt, repeat: args.repeat, delay: args.delay };
     rates.check()?;
-    let physics = if args.finetune {
+    let mut physics = if args.finetune {
         Settings::of(&args.set)?.physics
     } else {
         args.set.iter().map(|pair| assignment(pair)).collect::<Result<BTreeMap<_, _>>>()?
     };
-    let uploaded = match &args.policy {
+    let file = args.policy.as_deref().map(ArtefactBytes::place).transpose()?;
+    let mut uploaded = match &file {
         // Unchecked: the board is to say what it thinks of it.
         Some(path) => Some(ArtefactBytes::new(&std::fs::read(path).map_err(|e| {
             Error::usage(format!("cannot read the policy {} ({e}): give the path of a policy.flw", path.display()))
@@ -117,8 +117,16 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         }
     }
     // What can be said without a board is said before the board gets anything.
-    match uploaded.as_ref().map(|bytes| bytes.artefact()) {
-        Some(Ok(artefact)) => drop(env_for(&artefact, args.env.as_deref(), &physics)?),
+    match (&file, uploaded.as_ref().map(|bytes| bytes.artefact())) {
+        (Some(file), Some(Ok(artefact))) => {
+            // As in `eval`; a board that learns does so on the plant that is named.
+            if !args.finetune {
+                let mut trained = trained_physics(file, args.env.as_deref().unwrap_or(artefact.name()))?;
+                trained.append(&mut physics);
+                physics = trained;
+            }
+            drop(env_for(&artefact, args.env.as_deref(), &physics)?);
+        }
         _ => drop(args.env.as_deref().map(|name| env::make(name, &physics)).transpose()?),
     }
     let line = Faulty::new(line::open(&args.port, args.baud)?, &args.port);
@@ -126,6 +134,9 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     let before = (board.board_counters()?, board.counters());
     board.spoil(rates, args.seed);
     note(&format!("{} decides by {} ({})", info.board.text(), info.name.text(), place(&info)));
+    if !args.finetune {
+        uploaded = uploaded.map(|bytes| fitted(bytes, &info)).transpose()?;
+    }
     let bytes = match uploaded {
         Some(bytes) => {
             let slice = bytes.as_slice();
@@ -145,15 +156,16 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         write_atomic(path, bytes.as_slice())?;
     }
     let artefact = bytes.artefact()?;
-    let mut env = env_for(&artefact, args.env.as_deref(), &physics)?;
+    let mut env = stage(&artefact, args.env.as_deref(), &physics)?;
     let name = env.spec().name.clone();
-    note(&format!("playing {name}: {} episodes with seed {}", args.episodes, args.seed));
+    let decisions = env.decisions_per_episode();
+    note(&format!("playing {name}: {} episodes of {decisions} decisions with seed {}", args.episodes, args.seed));
     let reset = Reset { seed: 0, patience: args.patience.unwrap_or(0), telemetry: args.telemetry.unwrap_or(0) };
     let episodes = args.episodes as usize;
     let mut rows = Vec::new();
     let mut watch = Watch::new(env.period(), env.spec().reward_scale, args.csv.as_deref(), note)?;
     let mut player = BoardPlayer::new(&mut board, reset, |telemetry| tell_telemetry(&mut watch, &telemetry));
-    let returns = play_plain(&mut player, &mut env, episodes, args.seed, &mut |row| {
+    let played = play_plain(&mut player, &mut env, episodes, args.seed, &mut |row| {
         if args.record.is_some() {
             rows.push(row);
         }
@@ -169,9 +181,10 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         note(&format!("{} transitions are in {}", rows.len(), path.display()));
     }
     let expected = play_plain(&mut ArtefactPlayer::new(artefact)?, &mut env, episodes, args.seed, &mut |_| ())?;
-    let different = returns.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+    let pairs = played.returns.iter().zip(&expected.returns);
+    let different = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).count();
 
-    let (here, there) = (Summary::of(&expected), Summary::of(&returns));
+    let (here, there) = (expected.plain(), played.plain());
     let unit = if info.ticks_per_second == 0 { "instructions" } else { "ticks" };
     let most = ticks.iter().max().copied().unwrap_or(0);
     let mean = ticks.iter().map(|t| f64::from(*t)).sum::<f64>() / ticks.len().max(1) as f64;
@@ -194,6 +207,7 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
     ));
     output.line(&format!("counted by the board: {}", told(&counted)));
     output.line(&format!("counted here:         {}, {} asked again", told(&counted_here), board.retransmissions()));
+    tell_ways(&played, output);
     let (to_board, from_board) = board.tallies();
     output.object(&json!({
         "env": name,
@@ -204,7 +218,9 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         "decisions": ticks.len(),
         "return_mean": there.mean,
         "return_host": here.mean,
-        "returns": returns,
+        "returns": played.returns,
+        "returns_host": expected.returns,
+        "ways": played.shares().map(|(ways, _)| ways),
         "equal": different == 0,
         "fallbacks": fallbacks,
         "decision": { "unit": unit, "mean": mean, "max": most },
@@ -231,6 +247,28 @@ pub(super) fn run(args: &HilArgs, output: Output) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The policy, without its critics where only they make it too large for the board: a board that does not learn never asks
+/// them. What is no policy goes as it is.
+fn fitted(bytes: ArtefactBytes, info: &Info) -> Result<ArtefactBytes> {
+    let large = bytes.as_slice().len() > info.room as usize;
+    let plain = match bytes.artefact() {
+        Ok(artefact) if large && artefact.critics().count() > 0 => {
+            // The one without them gets a self-test of its own, so this one is done here.
+            HostPolicy::new(artefact)?.self_test()?;
+            bytes.revised(*artefact.plan(), false)?
+        }
+        _ => return Ok(bytes),
+    };
+    if plain.as_slice().len() > info.room as usize {
+        return Ok(bytes);
+    }
+    note(&format!(
+        "the critics stay here: with them the policy is larger than the board's room of {} bytes",
+        info.room
+    ));
+    Ok(plain)
 }
 
 /// Passes on what the board tells.

@@ -31,11 +31,14 @@ pub use hil::HilArgs;
 pub use sweep::{Engine, SweepArgs, SweepRunArgs};
 
 use crate::config::{Config, Sources};
+use crate::env::Decision;
+use crate::evaluate::env_for;
 use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use flowlet::policy::Artefact;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -626,6 +629,21 @@ fn trained_physics(policy: &Path, name: &str) -> Result<BTreeMap<String, f64>> {
     };
     let trained = Config::resolve(&Sources { file: Some(&file), ..Sources::default() })?;
     Ok(if trained.env.name == name { trained.env.physics } else { BTreeMap::new() })
+}
+
+/// The environment that a policy plays: its own, or the one that is asked for. Channels of equal names are taken for the same
+/// robot, so what else may differ, the task, is told.
+fn stage(artefact: &Artefact<'_>, name: Option<&str>, physics: &BTreeMap<String, f64>) -> Result<Decision> {
+    let env = env_for(artefact, name, physics)?;
+    if artefact.name() != env.spec().name {
+        tell_transfer(artefact.name(), &env.spec().name);
+    }
+    Ok(env)
+}
+
+/// The word on a transfer.
+fn tell_transfer(own: &str, other: &str) {
+    note(&format!("the policy was trained on {own}, not on {other}, which it plays here: leave --env out for {own}"));
 }
 
 /// A flag that Ctrl-C (or SIGTERM) raises, for a loop that ends in good order; a second one ends the program at once.

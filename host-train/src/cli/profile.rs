@@ -3,9 +3,8 @@
 //! A policy that lies in its run folder is played with the physics it was trained with. Needs no emulator: instructions
 //! come from the model of `profile::cost`, whose error is printed with them.
 
-use super::{Output, ProfileArgs, note, trained_physics};
+use super::{Output, ProfileArgs, note, stage, trained_physics};
 use crate::Result;
-use crate::evaluate::env_for;
 use crate::policy::ArtefactBytes;
 use crate::profile::{Row, cost, table};
 use flowlet::net::NumberFormat;
@@ -17,7 +16,7 @@ pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {
     let bytes = ArtefactBytes::read(&source)?;
     let artefact = bytes.artefact()?;
     let name = args.env.as_deref().unwrap_or(artefact.name());
-    let mut env = env_for(&artefact, Some(name), &trained_physics(&source, name)?)?;
+    let mut env = stage(&artefact, Some(name), &trained_physics(&source, name)?)?;
     let episodes = args.episodes as usize;
     let rows = table(&bytes, &mut env, episodes, args.seed, |done, all| {
         note(&format!("playing {name}: {} of {all}, {episodes} episodes", done + 1));

@@ -302,7 +302,7 @@ impl Run<'_> {
         let mut play = |whom: guard::Player| -> Result<Summary> {
             let rng = Xoshiro128PlusPlus::seed_from_u64(0);
             let mut player = Acting { session: &mut pupil.session, whom, rng };
-            Ok(Summary::of(&play_plain(&mut player, apart, episodes, seed, &mut |_| {})?))
+            Ok(play_plain(&mut player, apart, episodes, seed, &mut |_| {})?.plain())
         };
         let (acting, kept) = (play(guard::Player::Candidate)?, play(guard::Player::Incumbent)?);
         let training = self.played.iter().sum::<f64>() / self.played.len() as f64;

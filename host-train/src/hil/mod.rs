@@ -24,6 +24,9 @@ use std::time::{Duration, Instant};
 const PAYLOAD: usize = 8192;
 const FRAME: usize = frame::frame_len(PAYLOAD);
 
+/// A board's counters are waited for at least so long before they are asked for again.
+const COUNTING: Duration = Duration::from_secs(2);
+
 /// How often a request is sent before the board is given up.
 const ATTEMPTS: usize = 40;
 
@@ -201,7 +204,12 @@ impl Board {
 
     /// What the board counted since it was switched on.
     pub fn board_counters(&mut self) -> Result<Counters> {
-        let answer = self.ask(kind::COUNT, &[])?;
+        // Asked for again on a busy machine, a count and the frames that were sent would differ by the asking.
+        let timeout = self.timeout;
+        self.timeout = timeout.max(COUNTING);
+        let answer = self.ask(kind::COUNT, &[]);
+        self.timeout = timeout;
+        let answer = answer?;
         message::read_counters(&answer).ok_or_else(garbled)
     }
 

@@ -160,9 +160,9 @@ fn what_is_killed_is_resumed() {
     fs::write(dir.path().join("s.toml"), format!("algos = 'rfm'\nout = 'o'\n{long}")).unwrap();
     let run = dir.path().join("o/rfm/seed-1");
     let checkpoint = || {
-        let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+        let mut entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
         // Not one that is being written.
-        entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).count() > 0
+        entries.any(|entry| !entry.file_name().to_string_lossy().starts_with('.'))
     };
     let until = |what: &str, done: &dyn Fn() -> bool| {
         let begun = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! Every training is a folder under `runs/reproduce`, `TASK__ALGO__PRESET__STEPS/seed-N`; what is finished there is
 //! kept and what was broken off goes on, so the same command, or one with more seeds or tasks, continues
-//! ([`campaign`]). It says what is left and about how long that will take, and writes a table and the learning curves
+//! ([`Campaign`]). It says what is left and about how long that will take, and writes a table and the learning curves
 //! beside the runs. Seeds come before tasks: stopped at any time, what is there is a table of fewer seeds.
 
 use crate::campaign::{Campaign, Setting, Trainer};

@@ -1,6 +1,6 @@
 //! A sweep: a list of independent runs, brought to their ends side by side, here or on other machines.
 //!
-//! [`file`] reads what is asked for; a [`Plan`] is the list of runs. A run has its own folder, which alone says how far it
+//! [`mod@file`] reads what is asked for; a [`Plan`] is the list of runs. A run has its own folder, which alone says how far it
 //! is: what is finished (it has `evaluation.json`) is kept, what is begun is resumed, what is missing is trained. So the
 //! same sweep again goes on where it was, on whatever engine, and an attempt that fails is tried again by the same rule.
 //! [`attempt`] is one attempt at one run, in a process of its own; [`local`], [`ray`] and [`slurm`] decide where and when;

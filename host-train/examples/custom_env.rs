@@ -8,7 +8,7 @@
 //! ```
 
 use host_train::config::Config;
-use host_train::env::{Decision, Env, EnvSpec, Step};
+use host_train::env::{Constants, Decision, Env, EnvSpec, Step};
 use host_train::evaluate::{Protocol, evaluate};
 use host_train::policy::ArtefactBytes;
 use host_train::train::Trainer;
@@ -44,6 +44,7 @@ impl Slide {
                 obs_clip: 10.0,
                 obs_unknown: false,
                 total_timesteps: 4_000,
+                constants: Constants::Small,
             },
             position: 0.0,
             speed: 0.0,

@@ -38,6 +38,9 @@ macro_rules! algorithms {
             /// The recommended constants of a task that asks for the larger ones.
             pub(super) fn enlarge(&mut self) {
                 self.train_mut().enlarge();
+                if let Self::Rfm(config) = self {
+                    config.enlarge();
+                }
             }
 
             /// The name on the command line, which is also its section of `config.toml`.

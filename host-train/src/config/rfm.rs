@@ -190,6 +190,12 @@ impl RfmConfig {
         }
     }
 
+    /// What the Control Suite's tasks ask for beside [`TrainConfig`]'s own: decisions by single samples. With the best of
+    /// four, replay lacks the actions that the critics' targets are about, and some seeds settle early.
+    pub(super) fn enlarge(&mut self) {
+        self.particles = 1;
+    }
+
     /// The published constants (arXiv 2601.08136). It clips no latent: at 100 the tanh has long saturated.
     pub fn paper() -> Self {
         let frequency = |i: i32| (-(1000f64.ln()) * f64::from(i) / 63.0).exp() as f32;

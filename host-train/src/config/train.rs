@@ -122,7 +122,7 @@ impl TrainConfig {
         self.critic_hidden = 128;
         self.critic_layer_norm = true;
         self.target_twins = Twins::Mean;
-        self.updates_per_decision = 2.0;
+        self.updates_per_decision = 4.0;
         self.buffer_size = 1_000_000;
     }
 

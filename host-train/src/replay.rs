@@ -165,6 +165,15 @@ impl Replay {
         self.len = (self.len + 1).min(self.capacity);
     }
 
+    /// No transition goes on from the newest of each environment: what comes next starts elsewhere.
+    pub fn cut(&mut self) {
+        let width = self.width();
+        for age in 1..=self.stride.min(self.len) {
+            let at = (self.next + self.len - age) % self.len;
+            self.rows[(at + 1) * width - 1] = 0.0;
+        }
+    }
+
     /// Fills `batch` with transitions drawn uniformly with replacement.
     pub fn sample(&self, batch: &mut Minibatch, noise: &mut Noise) {
         assert!(self.len > 0, "the replay buffer is empty");
@@ -278,6 +287,30 @@ mod tests {
                 assert!((batch.mask[k] - mask).abs() < 1e-6);
             }
             assert_eq!(longest, horizon);
+        }
+    }
+
+    #[test]
+    fn no_span_goes_on_beyond_a_cut() {
+        // Part filled, and wrapped.
+        for before in [20, 130] {
+            let mut replay = Replay::new(60, 1, 1).spanning(4, 2, 0.5);
+            let mut add = |replay: &mut Replay, i: usize| {
+                let (obs, next_obs) = (&[i as f32], &[(i + 2) as f32]);
+                replay.push(Transition { obs, action: &[0.0], reward: 0.0, next_obs, terminated: false, last: false });
+            };
+            (0..before).for_each(|i| add(&mut replay, i));
+            replay.cut();
+            (before..before + 20).for_each(|i| add(&mut replay, i));
+            let mut batch = Minibatch::new(2000, 1, 1);
+            replay.sample(&mut batch, &mut Noise::new(4, 0));
+            for k in 0..2000 {
+                let (from, to) = (batch.obs[k] as usize, batch.next_obs[k] as usize);
+                // The first row of the same environment on the other side of the cut, or of the end.
+                let side = if from < before { before } else { before + 20 };
+                let ends = side + (from + side) % 2;
+                assert_eq!(to, (from + 8).min(ends), "from {from}");
+            }
         }
     }
 

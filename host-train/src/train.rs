@@ -311,6 +311,10 @@ impl Trainer {
                 self.agent.act(&self.normalised, &mut self.actions);
             }
             self.advance();
+            // All or none: replay knows an environment by its turn.
+            if let Some(error) = self.lanes.iter().find_map(|lane| lane.outcome.as_ref().err()) {
+                return Err(error.clone());
+            }
             for lane in 0..lanes {
                 self.take(lane)?;
                 // A minibatch of fewer transitions than it has rows would only repeat them.
@@ -437,6 +441,9 @@ impl Trainer {
             let shown = obs.to_vec();
             lane.restore(obs)?;
             same &= obs.iter().zip(&shown).all(|(now, before)| now.to_bits() == before.to_bits());
+        }
+        if !same {
+            self.replay.cut();
         }
         Ok(same)
     }

@@ -5,6 +5,7 @@
 
 #![cfg(feature = "mujoco")]
 
+use host_train::config::{Config, Twins};
 use host_train::env::{self, Decision, Env, State};
 use host_train::records::{Difference, EXACT, Recording};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -397,4 +398,18 @@ fn a_task_is_trained_and_evaluated() {
     let said = text(&nowhere.stderr);
     assert_eq!((nowhere.status.code(), said.lines().count()), (Some(2), 1), "{said}");
     assert!(said.contains("cargo xtask fetch-mujoco"), "{said}");
+}
+
+#[test]
+fn presets_have_the_constants_of_the_suite() {
+    let paper = Config::preset("paper", "rfm", "cheetah-run").unwrap();
+    assert_eq!((paper.env.reward_scale, paper.env.action_repeat), (1.0, 1));
+    for algo in ["rfm", "sac"] {
+        let config = Config::preset("default", algo, "cheetah-run").unwrap();
+        let train = config.train();
+        assert_eq!((config.env.action_repeat, train.actor_hidden, train.target_twins), (2, 128, Twins::Mean));
+        assert!(train.critic_layer_norm && train.updates_per_decision == 4.0);
+        let small = Config::preset("default", algo, "pendulum").unwrap();
+        assert_eq!((small.train().actor_hidden, small.train().target_twins), (64, Twins::Min));
+    }
 }

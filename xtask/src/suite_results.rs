@@ -1,12 +1,12 @@
 //! The Control Suite's part of `docs/results.md`: what `cargo xtask reproduce` left, beside what others published.
 //!
-//! Every setting whose folder has a run is a row, whatever its length and seeds. Configuration, curve and evaluation of
+//! Every setting whose folder has a finished run is a row, whatever its length and seeds. Configuration, curve and evaluation of
 //! every run are copied to `docs/results/suite`, so that whoever doubts a row can draw it again; the picture has the
-//! longest runs of each task. Files that are there are written anew.
+//! longest runs of each task. What was there is gone.
 
 use crate::campaign::Trainer;
 use crate::document;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -63,8 +63,12 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
 
     let (mut rows, mut cpu, mut before) = (String::new(), 0.0, String::new());
     for setting in &settings {
-        let report = trainer.json(&["report", &setting.folder.to_string_lossy()])?;
-        let group = report["groups"].get(0).context("`host-train report --json` has no groups")?;
+        let runs = seeds(setting).into_iter().map(|run| run.to_string_lossy().into_owned());
+        let report = trainer.json(&["report".to_string()].into_iter().chain(runs).collect::<Vec<_>>())?;
+        let groups = report["groups"].as_array().context("`host-train report --json` has no groups")?;
+        let [group] = groups.as_slice() else {
+            bail!("the runs in {} have several settings: move the older ones away", setting.folder.display());
+        };
         let seconds = &group["cpu_seconds"];
         cpu += seconds["mean"].as_f64().unwrap_or(0.0) * seconds["n"].as_f64().unwrap_or(0.0);
         let published = if before == setting.task { None } else { Some(published(&setting.task)) };
@@ -91,7 +95,7 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
     text.push_str(&rows);
     write!(
         text,
-        "\nMean over seeds of the mean return of 20 episodes, in brackets its 95 % bootstrap interval over seeds. Greedy: the best \
+        "\nMean over seeds of the mean return of 20 episodes (25 with the published constants), in brackets its 95 % bootstrap interval over seeds. Greedy: the best \
          of 16 samples by the critics (32 with the published constants), for SAC the mean action. The last four columns are others' \
          published figures. All trainings together took {:.1} CPU-hours, evaluations not counted, on {}. Configuration, curve and evaluation \
          of every run: [results/suite](results/suite).\n",
@@ -120,6 +124,9 @@ fn seeds(setting: &Setting) -> Vec<PathBuf> {
 
 /// Copies what is kept of every run.
 fn keep(settings: &[Setting], to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to).with_context(|| format!("cannot remove {}", to.display()))?;
+    }
     for run in settings.iter().flat_map(seeds) {
         let (Some(seed), Some(setting)) = (run.file_name(), run.parent().and_then(Path::file_name)) else { continue };
         let place = to.join(setting).join(seed);

@@ -37,25 +37,16 @@ pub struct Options {
     /// Build each policy into the firmware instead of uploading it
     #[arg(long)]
     flash: bool,
-    /// Put the tables into docs/suite.md
-    #[arg(long)]
+    /// Put the tables into docs/suite.md; for the short trainings, which anyone can repeat
+    #[arg(long, conflicts_with = "runs")]
     document: bool,
 }
 
 /// The tasks of which a short run is trained where none is named.
 const TASKS: [&str; 2] = ["cheetah-run", "walker-walk"];
 
-/// How.
-const TRAINING: [&str; 8] = [
-    "--set",
-    "env.action_repeat=2",
-    "--set",
-    "rfm.actor_hidden=128",
-    "--set",
-    "rfm.critic_hidden=128",
-    "--total-timesteps",
-    "40000",
-];
+/// Control steps of that run.
+const STEPS: &str = "40000";
 
 /// The document and its title, should it be gone.
 const DOCUMENT: (&str, &str) = ("docs/suite.md", "The DeepMind Control Suite");
@@ -68,7 +59,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
     mujoco::fetch(root)?;
     let trainer = Trainer::build_with(root, &SUITE)?;
     let runs = if options.runs.is_empty() {
-        trained(root, &trainer, &root.join("runs/to-device"), &TRAINING)?
+        trained(root, &trainer, &root.join("runs/to-device"), STEPS)?
     } else {
         options.runs.iter().map(std::path::absolute).collect::<Result<_, _>>().context("cannot tell the folder")?
     };
@@ -90,8 +81,7 @@ pub fn run(root: &Path, options: &Options) -> Result<u8> {
 pub fn check(root: &Path, program: &Path, boards: &[Board]) -> Result<String> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let trainer = Trainer::at(root, program);
-    let training: Vec<&str> = TRAINING[..7].iter().copied().chain(["6000"]).collect();
-    let runs = trained(root, &trainer, folder.path(), &training)?;
+    let runs = trained(root, &trainer, folder.path(), "6000")?;
     let plays = Plays { root, trainer: &trainer, episodes: 5, seed: 1, flash: false };
     let (_, failures) = plays.all(&runs, boards, 2)?;
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
@@ -99,10 +89,10 @@ pub fn check(root: &Path, program: &Path, boards: &[Board]) -> Result<String> {
 }
 
 /// The runs of [`TASKS`] in `folder`, trained where they are missing.
-fn trained(root: &Path, trainer: &Trainer, folder: &Path, training: &[&str]) -> Result<Vec<PathBuf>> {
+fn trained(root: &Path, trainer: &Trainer, folder: &Path, steps: &str) -> Result<Vec<PathBuf>> {
     let setting = |task: &str| Setting {
         name: task.to_string(),
-        arguments: ["--env", task].iter().chain(training).map(ToString::to_string).collect(),
+        arguments: ["--env", task, "--total-timesteps", steps].map(String::from).to_vec(),
     };
     let settings = TASKS.map(setting).to_vec();
     let campaign = Campaign { out: folder.to_path_buf(), settings, first_seed: 1, seeds: 1 };

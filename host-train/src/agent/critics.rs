@@ -1,8 +1,8 @@
 //! The twin critic with its slow copy and its optimiser: what all algorithms but their policies have in common.
 //!
 //! One step of learning is an Adam step on sum over k of mean (Q_k - y)^2 with y = r + gamma mask (Qbar(s', a') + bonus),
-//! Qbar the smaller or the mean of the slow critics, then Polyak averaging. Allocates at construction and when asked for more states than ever before.
-//! Deterministic. Slices of a wrong length panic (programming errors).
+//! Qbar the smaller or the mean of the slow critics, then Polyak averaging. Allocates at construction and when asked for
+//! more states than ever before. Deterministic. Slices of a wrong length panic (programming errors).
 
 use super::critic_shape;
 use crate::config::{TrainConfig, Twins};
@@ -52,10 +52,7 @@ impl Critics {
     /// Returns the sum over both critics of the mean squared error, and the mean of Q.
     pub fn learn(&mut self, batch: &Minibatch, next_action: &[f32], bonus: Option<&[f32]>) -> (f32, f32) {
         let values = &mut self.values[..batch.reward.len()];
-        match self.twins {
-            Twins::Min => self.target.minimum(&batch.next_obs, next_action, 1, values, &mut self.work),
-            Twins::Mean => self.target.mean(&batch.next_obs, next_action, 1, values, &mut self.work),
-        }
+        self.target.joined(self.twins.join(), &batch.next_obs, next_action, 1, values, &mut self.work);
         if let Some(bonus) = bonus {
             values.iter_mut().zip(bonus).for_each(|(q, b)| *q += b);
         }

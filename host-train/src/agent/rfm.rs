@@ -24,7 +24,7 @@ use super::room;
 use super::select::{Pick, Selector};
 pub use super::velocity_shape;
 use super::{Agent, STREAM_BEHAVIOUR, STREAM_UPDATES, STREAM_WEIGHTS, UpdateStats, critic_shape, mean};
-use crate::config::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule, Twins};
+use crate::config::{ActorAt, ControlVariate, Estimator, RfmConfig, TemperatureRule};
 use crate::nn::critic::{CriticShape, CriticWork, TwinCritic};
 use crate::nn::elementwise::{polyak, tanh_of};
 use crate::nn::lanes::{Lane, pack_groups, panels};
@@ -145,10 +145,7 @@ impl Rfm {
         let m = &mut self.memory;
         tanh_of(&mut m.next_action, &m.next_latent);
         let (s, a) = (&m.batch.next_obs, &m.next_action);
-        match self.config.train.target_twins {
-            Twins::Min => self.target.minimum(s, a, 1, &mut m.target_q, &mut m.critic_work),
-            Twins::Mean => self.target.mean(s, a, 1, &mut m.target_q, &mut m.critic_work),
-        }
+        self.target.joined(self.config.train.target_twins.join(), s, a, 1, &mut m.target_q, &mut m.critic_work);
         let gamma = self.config.train.gamma as f32;
         for ((q, r), mask) in m.target_q.iter_mut().zip(&m.batch.reward).zip(&m.batch.mask) {
             *q = r + gamma * mask * *q;
@@ -401,7 +398,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::TrainConfig;
+    use crate::config::{TrainConfig, Twins};
     use crate::replay::Transition;
     use crate::state::Digest;
 

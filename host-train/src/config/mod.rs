@@ -163,7 +163,10 @@ impl Config {
             config.checkpoint_every = 10_000;
             // Every control step is a decision with a reward of order one, and the networks see the raw observation:
             // no clip is ever reached at 1000.
-            config.env.reward_scale *= spec.action_repeat as f64;
+            // The small tasks' scale makes the sum over a decision of order one; the Control Suite's counts every step.
+            if spec.constants == Constants::Small {
+                config.env.reward_scale *= spec.action_repeat as f64;
+            }
             config.env.action_repeat = 1;
             config.env.obs_mean.fill(0.0);
             config.env.obs_scale.fill(1.0);

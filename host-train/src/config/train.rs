@@ -40,6 +40,16 @@ pub enum Twins {
     Mean,
 }
 
+impl Twins {
+    /// What makes one value of two.
+    pub fn join(self) -> fn(f32, f32) -> f32 {
+        match self {
+            Self::Min => f32::min,
+            Self::Mean => |one, two| 0.5 * (one + two),
+        }
+    }
+}
+
 /// The constants that all algorithms share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainConfig {

@@ -101,7 +101,7 @@ pub struct EnvSpec {
 pub enum Constants {
     /// Small networks that a microcontroller runs with ease.
     Small,
-    /// Networks twice as wide and critics that are normalised, for bodies with many joints.
+    /// Wider networks, normalised critics, their mean for a target, more updates: for bodies with many joints.
     Large,
 }
 

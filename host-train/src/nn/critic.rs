@@ -161,13 +161,8 @@ impl TwinCritic {
         self.joined(f32::min, s, actions, group, q, work);
     }
 
-    /// As [`Self::minimum`], the mean of both.
-    pub fn mean(&self, s: &[f32], actions: &[f32], group: usize, q: &mut [f32], work: &mut CriticWork) {
-        self.joined(|one, two| 0.5 * (one + two), s, actions, group, q, work);
-    }
-
-    /// Both values of each action, made one by `join`.
-    fn joined(
+    /// As [`Self::minimum`], both values of each action made one by `join`.
+    pub fn joined(
         &self,
         join: fn(f32, f32) -> f32,
         s: &[f32],
@@ -441,7 +436,7 @@ mod tests {
             critic.minimum(&s, &a, group, &mut same, &mut work);
             critic.minimum_and_gradient(&s, &a, group, &mut q, &mut dq, &mut work);
             assert_eq!(q, same);
-            critic.mean(&s, &a, group, &mut same, &mut work);
+            critic.joined(|one, two| 0.5 * (one + two), &s, &a, group, &mut same, &mut work);
             for r in 0..n * group {
                 let (s, mut a) = (wide(&s[r / group * OBS..][..OBS]), wide(&a[r * ACT..][..ACT]));
                 let both = [0, 1].map(|k| reference(&shape, critic.one(k), &s, &a));

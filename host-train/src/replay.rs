@@ -295,7 +295,7 @@ mod tests {
         // Part filled, and wrapped.
         for before in [20, 130] {
             let mut replay = Replay::new(60, 1, 1).spanning(4, 2, 0.5);
-            let mut add = |replay: &mut Replay, i: usize| {
+            let add = |replay: &mut Replay, i: usize| {
                 let (obs, next_obs) = (&[i as f32], &[(i + 2) as f32]);
                 replay.push(Transition { obs, action: &[0.0], reward: 0.0, next_obs, terminated: false, last: false });
             };

@@ -107,9 +107,21 @@ pub fn output_of(command: &mut Command) -> Result<String> {
     if output.status.success() {
         return Ok(text);
     }
-    let lines: Vec<&str> = text.lines().collect();
-    let shown = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
-    bail!("{} ended with {}:\n{shown}", describe(command), output.status)
+    bail!("{} ended with {}:\n{}", describe(command), output.status, telling(&text))
+}
+
+/// What tells why: what tests say of their failures, or else the end.
+fn telling(text: &str) -> String {
+    let (mut failures, mut within) = (Vec::new(), false);
+    for line in text.lines() {
+        within |= line == "failures:";
+        if within {
+            failures.push(line);
+        }
+        within &= !line.starts_with("test result: ");
+    }
+    let lines = if failures.is_empty() { text.lines().collect() } else { failures };
+    lines[lines.len().saturating_sub(SHOWN)..].join("\n")
 }
 
 /// The command as one would type it.
@@ -122,6 +134,15 @@ fn describe(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_test_is_told_whatever_ran_after_it() {
+        let passed = "running 1 test\ntest b ... ok\n\ntest result: ok. 1 passed\n".repeat(100);
+        let failed = "running 1 test\ntest a ... FAILED\n\nfailures:\n\n---- a stdout ----\nwhy\n\nfailures:\n    a\n\ntest result: FAILED. 0 passed\n";
+        let told = telling(&format!("{passed}{failed}{passed}"));
+        assert!(told.starts_with("failures:") && told.contains("\nwhy\n") && !told.contains("test b"), "{told}");
+        assert_eq!(telling("one\ntwo"), "one\ntwo");
+    }
 
     #[test]
     fn failures_are_counted_and_do_not_stop_the_list() {

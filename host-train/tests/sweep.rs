@@ -243,6 +243,16 @@ fn wrong_use_is_one_sentence_and_leaves_nothing() {
     refused(dir.path(), &["a.toml"], &["rfm.gama", "rfm.gamma"]);
     file("a.toml", "arguments = ['--seed', '3']");
     refused(dir.path(), &["a.toml"], &["--seed", "leave it out"]);
+    for text in [
+        "[set]\nseed = 3",
+        "[cross]\nseed = [3, 4]",
+        "[[variant]]\nname = 'x'\nset = { seed = 3 }",
+        "arguments = ['--set', 'seed=3']",
+        "arguments = ['--set=seed = 3']",
+    ] {
+        file("a.toml", text);
+        refused(dir.path(), &["a.toml"], &["seed is set, and a sweep gives each run its own: use seeds or first_seed"]);
+    }
     file("a.toml", "arguments = ['--sed']");
     refused(dir.path(), &["a.toml"], &["--sed"]);
     file("a.toml", "");

@@ -177,6 +177,10 @@ fn resolve(arguments: &[String]) -> Result<Config> {
             "arguments has {name}, and a sweep gives each run its seed and folder: leave it out"
         )));
     }
+    let key = |pair: &String| pair.split_once('=').map(|(key, _)| key.trim().to_string());
+    if line.train.set.iter().filter_map(key).any(|key| key == "seed") {
+        return Err(Error::usage("seed is set, and a sweep gives each run its own: use seeds or first_seed"));
+    }
     Config::resolve(&sources(&line.train))
 }
 

@@ -128,6 +128,13 @@ fn a_sweep_from_file_to_report() {
     assert_eq!(scores(&again), scores(&report));
     let reported = json(&sweep(dir.path(), &["tiny.toml", "--no-training", "--json"]));
     assert_eq!(scores(&reported), scores(&report));
+
+    // A finished run of other constants is nobody's result.
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    let other = config.replace("gamma = 0.9\n", "gamma = 0.8\n");
+    assert_ne!(config, other);
+    fs::write(run.join("config.toml"), other).unwrap();
+    refused(dir.path(), &["tiny.toml"], &["rfm.gamma in ", "pendulum__rfm__gamma=0.9/seed-2", "--out"]);
 }
 
 #[test]

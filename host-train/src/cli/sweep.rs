@@ -113,7 +113,7 @@ pub(super) fn run(args: &SweepArgs, output: Output) -> Result<()> {
         ray.check()?;
     }
     result_folder(&out)?;
-    plan.claim()?;
+    plan.claim(resolve)?;
     if args.dry_run {
         return script(&plan, &slurm.write(&plan, asked, args.retries)?, output);
     }

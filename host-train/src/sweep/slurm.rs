@@ -8,7 +8,7 @@
 
 use super::attempt::last_words;
 use super::watch::Watch;
-use super::{Plan, program};
+use super::{Plan, SETTLE, program};
 use crate::run::write_atomic;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -24,8 +24,6 @@ use std::time::{Duration, Instant};
 const ARRAY: usize = 1000;
 /// How long the queue may be unknown before that is a failure: a controller that restarts is back by then.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// What a node wrote last may take so long to be seen here.
-const SETTLE: Duration = Duration::from_secs(10);
 
 /// What was submitted, in `slurm.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -282,15 +282,19 @@ fn slurms_script_is_written_and_its_absence_told() {
     let script = dir.path().join("runs/a/sweep.sbatch");
     let checked = Command::new("sh").arg("-n").arg(&script).status().unwrap();
     assert!(checked.success() && command[5].ends_with("runs/a/sweep.sbatch"));
-    let output = Command::new(env!("CARGO_BIN_EXE_host-train"))
-        .arg("sweep")
-        .args(words)
-        .current_dir(dir.path())
-        .env("PATH", "/nowhere")
-        .output()
-        .unwrap();
+    assert_eq!(written["earlier"], serde_json::json!([]));
+    let without_slurm = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_host-train"));
+        command.arg("sweep").args(words).args(more).current_dir(dir.path()).env("PATH", "/nowhere").output().unwrap()
+    };
+    let output = without_slurm(&[]);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.contains("cannot start sbatch") && last.contains("slurm-client"), "{stderr}");
+    // What it advises does not need Slurm either, even after a submission.
+    fs::write(dir.path().join("runs/a/slurm.json"), "{\"jobs\":[\"7\"]}").unwrap();
+    let output = without_slurm(&["--dry-run"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("job 7 of an earlier submission may still be queued"));
 }

@@ -128,6 +128,13 @@ fn a_sweep_from_file_to_report() {
     assert_eq!(scores(&again), scores(&report));
     let reported = json(&sweep(dir.path(), &["tiny.toml", "--no-training", "--json"]));
     assert_eq!(scores(&reported), scores(&report));
+
+    // A finished run of other constants is nobody's result.
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    let other = config.replace("gamma = 0.9\n", "gamma = 0.8\n");
+    assert_ne!(config, other);
+    fs::write(run.join("config.toml"), other).unwrap();
+    refused(dir.path(), &["tiny.toml"], &["rfm.gamma in ", "pendulum__rfm__gamma=0.9/seed-2", "--out"]);
 }
 
 #[test]
@@ -243,6 +250,16 @@ fn wrong_use_is_one_sentence_and_leaves_nothing() {
     refused(dir.path(), &["a.toml"], &["rfm.gama", "rfm.gamma"]);
     file("a.toml", "arguments = ['--seed', '3']");
     refused(dir.path(), &["a.toml"], &["--seed", "leave it out"]);
+    for text in [
+        "[set]\nseed = 3",
+        "[cross]\nseed = [3, 4]",
+        "[[variant]]\nname = 'x'\nset = { seed = 3 }",
+        "arguments = ['--set', 'seed=3']",
+        "arguments = ['--set=seed = 3']",
+    ] {
+        file("a.toml", text);
+        refused(dir.path(), &["a.toml"], &["seed is set, and a sweep gives each run its own: use seeds or first_seed"]);
+    }
     file("a.toml", "arguments = ['--sed']");
     refused(dir.path(), &["a.toml"], &["--sed"]);
     file("a.toml", "");
@@ -265,15 +282,19 @@ fn slurms_script_is_written_and_its_absence_told() {
     let script = dir.path().join("runs/a/sweep.sbatch");
     let checked = Command::new("sh").arg("-n").arg(&script).status().unwrap();
     assert!(checked.success() && command[5].ends_with("runs/a/sweep.sbatch"));
-    let output = Command::new(env!("CARGO_BIN_EXE_host-train"))
-        .arg("sweep")
-        .args(words)
-        .current_dir(dir.path())
-        .env("PATH", "/nowhere")
-        .output()
-        .unwrap();
+    assert_eq!(written["earlier"], serde_json::json!([]));
+    let without_slurm = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_host-train"));
+        command.arg("sweep").args(words).args(more).current_dir(dir.path()).env("PATH", "/nowhere").output().unwrap()
+    };
+    let output = without_slurm(&[]);
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     let last = stderr.lines().last().unwrap();
     assert!(last.contains("cannot start sbatch") && last.contains("slurm-client"), "{stderr}");
+    // What it advises does not need Slurm either, even after a submission.
+    fs::write(dir.path().join("runs/a/slurm.json"), "{\"jobs\":[\"7\"]}").unwrap();
+    let output = without_slurm(&["--dry-run"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("job 7 of an earlier submission may still be queued"));
 }

@@ -5,8 +5,8 @@
 //! Ray's worker is killed, or Slurm's task cancelled. Both must be taken up again from a checkpoint. In the end every run has the local one's bits: curve, evaluation and policy, and so has the table, apart from CPU-seconds.
 //! Ray is installed by pip into an environment, Slurm by `apt-get`; its files are in a temporary folder. Linux only.
 
-use crate::steps::Steps;
-use crate::{cargo, hil, python, tools};
+use crate::steps::{Steps, output_of};
+use crate::{cargo, python, tools};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::fs;
@@ -83,7 +83,10 @@ struct Bench {
 
 impl Bench {
     fn new(root: &Path) -> Result<Self> {
-        let program = hil::host_train(root)?;
+        // Without features: nothing is drawn here, and the libraries for it need not be there.
+        let mut build = cargo::cargo(root);
+        output_of(build.args(["build", "--package", "host-train", "--bin", "host-train", "--profile", "checked"]))?;
+        let program = cargo::target_directory(root).join("checked/host-train");
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let folder = temporary.path().join("some sweeps");
         fs::create_dir(&folder)?;
@@ -156,7 +159,10 @@ impl Bench {
             }
             Ok::<_, anyhow::Error>(output)
         })?;
-        // What was cancelled is not queued again by anybody but the same command.
+        // What was cancelled saved its state, and is not queued again by anybody but the same command.
+        let log = self.folder.join("slurm").join(RUNS[EVICTED]).with_extension("log");
+        let log = fs::read_to_string(&log).with_context(|| format!("cannot read {}", log.display()))?;
+        ensure!(log.contains("stopped at"), "the cancelled training did not stop in good order:\n{log}");
         let said = String::from_utf8_lossy(&first.stderr).into_owned();
         ensure!(
             said.contains("queued already") && said.contains("1 of 4 runs failed") && said.contains(RUNS[EVICTED]),

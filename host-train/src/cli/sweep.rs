@@ -13,7 +13,7 @@ use crate::run::{result_folder, write_atomic};
 use crate::sweep::attempt::{Ended, attempt, prepare};
 use crate::sweep::file::Sweep;
 use crate::sweep::ray::Ray;
-use crate::sweep::slurm::{Slurm, script_path};
+use crate::sweep::slurm::{AFTER, Slurm, script_path};
 use crate::sweep::watch::Watch;
 use crate::sweep::{Plan, local, program};
 use crate::{Error, Result};
@@ -113,9 +113,10 @@ pub(super) fn run(args: &SweepArgs, output: Output) -> Result<()> {
         ray.check()?;
     }
     result_folder(&out)?;
-    plan.claim()?;
+    plan.claim(resolve)?;
     if args.dry_run {
-        return script(&plan, &slurm.write(&plan, asked, args.retries)?, output);
+        let earlier = slurm.earlier(&plan)?;
+        return script(&plan, &slurm.write(&plan, asked, args.retries)?, &earlier, output);
     }
     let watch = Watch::new(&plan, &note);
     if !args.no_training && !plan.open().is_empty() {
@@ -177,6 +178,10 @@ fn resolve(arguments: &[String]) -> Result<Config> {
             "arguments has {name}, and a sweep gives each run its seed and folder: leave it out"
         )));
     }
+    let key = |pair: &String| pair.split_once('=').map(|(key, _)| key.trim().to_string());
+    if line.train.set.iter().filter_map(key).any(|key| key == "seed") {
+        return Err(Error::usage("seed is set, and a sweep gives each run its own: use seeds or first_seed"));
+    }
     Config::resolve(&sources(&line.train))
 }
 
@@ -196,13 +201,21 @@ fn list(plan: &Plan, output: Output) -> Result<()> {
 }
 
 /// What submits the script that was written.
-fn script(plan: &Plan, commands: &[Vec<String>], output: Output) -> Result<()> {
+fn script(plan: &Plan, commands: &[Vec<String>], earlier: &[String], output: Output) -> Result<()> {
     let path = script_path(plan);
+    if !earlier.is_empty() {
+        output.line(&format!("job {} of an earlier submission may still be queued: squeue tells", earlier.join(" ")));
+    }
     output.line(&format!("{} is written; what submits it:", path.display()));
     for words in commands {
         output.line(&shown(words));
     }
-    output.object(&json!({ "out": plan.out, "runs": plan.runs.len(), "script": path, "commands": commands }));
+    if commands.iter().flatten().any(|word| word == AFTER) {
+        output.line("JOB stands for the number that the line before prints");
+    }
+    let runs = plan.runs.len();
+    let object = json!({ "out": plan.out, "runs": runs, "script": path, "commands": commands, "earlier": earlier });
+    output.object(&object);
     Ok(())
 }
 

@@ -137,6 +137,16 @@ fn gif(frames: &[Frame], (width, height): Size, end: f64) -> Result<Vec<u8>> {
     let (Ok(width), Ok(height)) = (u16::try_from(width), u16::try_from(height)) else {
         return Err(failed("a GIF has at most 65535 by 65535 pixels"));
     };
+    let mut delays = delays(frames, end, 100.0);
+    // The last one's is what is left of the film, and may be shorter.
+    if let Some(last) = delays.last_mut() {
+        *last = SHORTEST.max(*last);
+    }
+    if delays.iter().any(|delay| *delay < SHORTEST) {
+        return Err(Error::usage(
+            "a GIF shows at most 50 frames a second: end --out in .apng, or give fewer with --frames",
+        ));
+    }
     let palette = palette(frames);
     let mut known: HashMap<[u8; 3], u8> = HashMap::new();
     let mut bytes = Vec::new();
@@ -144,7 +154,7 @@ fn gif(frames: &[Frame], (width, height): Size, end: f64) -> Result<Vec<u8>> {
     let mut encoder = gif::Encoder::new(&mut bytes, width, height, &colours).map_err(failed)?;
     encoder.set_repeat(gif::Repeat::Infinite).map_err(failed)?;
     let mut shown: Vec<u8> = Vec::new();
-    for (frame, delay) in frames.iter().zip(delays(frames, end, 100.0)) {
+    for (frame, delay) in frames.iter().zip(delays) {
         let mut index = |rgb: &[u8]| {
             let colour = [rgb[0], rgb[1], rgb[2]];
             *known.entry(colour).or_insert_with(|| palette.index_of(&[colour[0], colour[1], colour[2], 255]) as u8)
@@ -156,7 +166,7 @@ fn gif(frames: &[Frame], (width, height): Size, end: f64) -> Result<Vec<u8>> {
         };
         shown = pixels;
         let mut image = gif::Frame::from_indexed_pixels(width, height, new, Some(SAME));
-        image.delay = delay.max(SHORTEST);
+        image.delay = delay;
         image.dispose = gif::DisposalMethod::Keep;
         encoder.write_frame(&image).map_err(failed)?;
     }
@@ -200,6 +210,18 @@ mod tests {
         assert_eq!((hundredths.len(), hundredths.iter().sum::<u16>()), (5, 23));
         assert!(hundredths.iter().all(|delay| (4..=5).contains(delay)), "{hundredths:?}");
         assert_eq!(delays(&frames, 1.225, 1000.0), [45; 5]);
+    }
+
+    #[test]
+    fn a_gif_that_would_play_too_slowly_is_refused() {
+        let at = |spacing: f64| frames(&[0.0, 1.0, 2.0, 3.0, 4.0].map(|i| i * spacing));
+        let size = (16, 16);
+        assert!(Kind::Gif.encode(&at(0.02), size, 0.1).is_ok());
+        // Only the last is shorter.
+        assert!(Kind::Gif.encode(&at(0.04), size, 0.17).is_ok());
+        let refusal = Kind::Gif.encode(&at(0.01), size, 0.05).unwrap_err();
+        assert!(refusal.exit_code() == 2 && refusal.to_string().contains(".apng"), "{refusal}");
+        assert!(Kind::Apng.encode(&at(0.01), size, 0.05).is_ok());
     }
 
     #[test]

@@ -189,6 +189,7 @@ impl Axes {
         };
         // What would count for no run is a mistake.
         let keys = axes.set.iter().map(|(key, _)| key).chain(axes.cross.iter().map(|(key, _)| key));
+        let keys = keys.chain(axes.variants.iter().flat_map(|variant| variant.set.iter().map(|(key, _)| key)));
         if let Some(algos) = &axes.algos {
             for key in keys {
                 if let Some(owner) = owner(key).filter(|owner| !algos.iter().any(|algo| algo == owner)) {
@@ -262,7 +263,8 @@ impl Axes {
             let with = |(parts, words): (Vec<String>, Vec<String>)| {
                 let one = move |variant: &Variant| {
                     let parts = parts.iter().cloned().chain([variant.name.clone()]).collect::<Vec<_>>();
-                    let own = variant.arguments.iter().cloned().chain(variant.set.iter().flat_map(assignment));
+                    let set = variant.set.iter().filter(|(key, _)| counts(key)).flat_map(assignment);
+                    let own = variant.arguments.iter().cloned().chain(set);
                     (parts, words.iter().cloned().chain(own).collect::<Vec<_>>())
                 };
                 self.variants.iter().map(one)
@@ -418,8 +420,18 @@ mod tests {
                 ("sac".into(), "--algo sac --tensorboard --set eval.episodes=5".into()),
             ]
         );
-        let sentence = refusal("algos = ['sac']\n[set]\nrfm.gamma = 0.9");
-        assert!(sentence.contains("rfm.gamma") && sentence.contains("not among algos"), "{sentence}");
+        let text = "algos = ['rfm', 'sac']\n[[variant]]\nname = 'x'\nset = { rfm.gamma = 0.9, eval.episodes = 5 }\n";
+        assert_eq!(
+            lines(text),
+            [
+                ("rfm__x".into(), "--algo rfm --set eval.episodes=5 --set rfm.gamma=0.9".into()),
+                ("sac__x".into(), "--algo sac --set eval.episodes=5".into()),
+            ]
+        );
+        for place in ["[set]", "[[variant]]\nname = 'x'\n[variant.set]"] {
+            let sentence = refusal(&format!("algos = ['sac']\n{place}\nrfm.gamma = 0.9"));
+            assert!(sentence.contains("rfm.gamma") && sentence.contains("not among algos"), "{sentence}");
+        }
     }
 
     #[test]

@@ -14,13 +14,21 @@ pub mod ray;
 pub mod slurm;
 pub mod watch;
 
-use crate::config::Config;
+use crate::config::{Config, WITHOUT_EFFECT, flatten};
 use crate::run::write_atomic;
 use crate::{Error, Result};
 use file::{Setting, Sweep};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::{Table, Value};
+
+/// What another machine wrote last may take so long to be seen here.
+const SETTLE: Duration = Duration::from_secs(10);
 
 /// The runs of a sweep.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,34 +98,64 @@ impl Plan {
         Ok(Self { root: root.to_path_buf(), out: out.to_path_buf(), runs })
     }
 
-    /// Makes the folders of the settings and writes into each what it is, or checks that it is the one that is there: runs
-    /// of different settings must not come to stand for one.
-    pub fn claim(&self) -> Result<()> {
-        for run in &self.runs {
-            let folder = self.root.join(run.folder.parent().unwrap_or(&self.out));
-            let (stamp, wanted) = (folder.join("arguments.txt"), run.arguments.join(" "));
-            match fs::read_to_string(&stamp) {
-                Ok(found) if found.trim_end() == wanted => {}
-                Ok(found) => {
-                    return Err(Error::usage(format!(
-                        "{} holds runs of `train {}`, and `train {wanted}` is wanted: remove it, or give another folder \
-                         with --out",
-                        folder.display(),
-                        found.trim_end()
-                    )));
-                }
-                Err(_) => {
-                    fs::create_dir_all(&folder).map_err(|e| {
-                        Error::failure(format!(
-                            "cannot make the folder {} ({e}): choose another with --out",
-                            folder.display()
-                        ))
-                    })?;
-                    write_atomic(&stamp, format!("{wanted}\n").as_bytes())?;
-                }
+    /// Makes the folders of the settings and writes into each what it is, or checks that it is the one that is there:
+    /// runs of different settings must not come to stand for one. What is there must also have the configuration that
+    /// `resolve` makes of the arguments now: the constants behind the same words change.
+    pub fn claim(&self, resolve: impl Fn(&[String]) -> Result<Config>) -> Result<()> {
+        let mut configs: BTreeMap<&str, Config> = BTreeMap::new();
+        for (number, run) in self.runs.iter().enumerate() {
+            self.stamp(run)?;
+            if self.state(number) == State::Missing {
+                continue;
+            }
+            let config = match configs.entry(run.setting.as_str()) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(resolve(&run.arguments)?),
+            };
+            config.seed = run.seed;
+            let folder = self.folder(number);
+            let found = Config::complete(&folder.join("config.toml"), None)?;
+            if let Some(key) = differs(&found, config) {
+                return Err(Error::usage(format!(
+                    "{key} in {} is not what its arguments mean now: remove that folder, or give another with --out",
+                    folder.join("config.toml").display()
+                )));
             }
         }
         Ok(())
+    }
+
+    /// Writes what the folder of a run's setting is, or checks it.
+    fn stamp(&self, run: &Run) -> Result<()> {
+        let folder = self.root.join(run.folder.parent().unwrap_or(&self.out));
+        let (stamp, wanted) = (folder.join("arguments.txt"), run.arguments.join(" "));
+        match fs::read_to_string(&stamp) {
+            Ok(found) if found.trim_end() == wanted => Ok(()),
+            Ok(found) => Err(Error::usage(format!(
+                "{} holds runs of `train {}`, and `train {wanted}` is wanted: remove it, or give another folder \
+                 with --out",
+                folder.display(),
+                found.trim_end()
+            ))),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::failure(format!(
+                "cannot read {} ({e}), which says whose runs are there: make it readable, or give another folder \
+                 with --out",
+                stamp.display()
+            ))),
+            Err(_) if holds_runs(&folder) => Err(Error::usage(format!(
+                "{} holds runs and no arguments.txt that says whose: remove it, or give another folder with --out",
+                folder.display()
+            ))),
+            Err(_) => {
+                fs::create_dir_all(&folder).map_err(|e| {
+                    Error::failure(format!(
+                        "cannot make the folder {} ({e}): choose another with --out",
+                        folder.display()
+                    ))
+                })?;
+                write_atomic(&stamp, format!("{wanted}\n").as_bytes())
+            }
+        }
     }
 
     /// The folder of a run, whatever the working directory is.
@@ -190,6 +228,30 @@ impl Plan {
     }
 }
 
+/// Whether a folder has runs of some seeds in it.
+fn holds_runs(folder: &Path) -> bool {
+    let run = |entry: fs::DirEntry| {
+        entry.file_name().to_string_lossy().starts_with("seed-") && entry.path().join("config.toml").is_file()
+    };
+    fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(run))
+}
+
+/// The first key in which two configurations make different runs. Unlike in [`Config::difference`], steps and
+/// evaluation count: nobody extends a sweep's run by hand, and its table is of one kind of evaluation.
+fn differs(found: &Config, wanted: &Config) -> Option<String> {
+    let leaves = |config: &Config| {
+        let mut leaves = Vec::new();
+        flatten("", &config.to_toml().parse::<Table>().unwrap_or_default(), &mut leaves);
+        leaves.retain(|(key, _)| !WITHOUT_EFFECT.contains(&key.as_str()));
+        leaves
+    };
+    let (found, wanted) = (leaves(found), leaves(wanted));
+    let only = |mine: &[(String, Value)], theirs: &[(String, Value)]| {
+        mine.iter().find(|leaf| !theirs.contains(leaf)).map(|(key, _)| key.clone())
+    };
+    only(&wanted, &found).or_else(|| only(&found, &wanted))
+}
+
 /// This program, for engines that start it elsewhere.
 pub fn program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|e| Error::failure(format!("cannot tell where this program is ({e})")))
@@ -204,8 +266,11 @@ pub(crate) mod tests {
         let setting =
             |name: &&str| Setting { name: name.to_string(), arguments: vec!["--env".into(), "pendulum".into()] };
         let sweep = Sweep { out: None, seeds: seeds.to_vec(), settings: settings.iter().map(setting).collect() };
-        let config = Config::resolve(&Sources { total_timesteps: Some(1000), ..Sources::default() }).unwrap();
-        Plan::new(root, Path::new("runs/s"), &sweep, |_| Ok(config.clone())).unwrap()
+        Plan::new(root, Path::new("runs/s"), &sweep, config).unwrap()
+    }
+
+    fn config(_: &[String]) -> Result<Config> {
+        Config::resolve(&Sources { total_timesteps: Some(1000), ..Sources::default() })
     }
 
     /// Puts a file into a run's folder.
@@ -249,13 +314,69 @@ pub(crate) mod tests {
     fn a_folder_belongs_to_one_setting() {
         let root = tempfile::tempdir().unwrap();
         let mut plan = plan(root.path(), &["a"], &[1, 2]);
-        plan.claim().unwrap();
-        plan.claim().unwrap();
+        plan.claim(config).unwrap();
+        plan.claim(config).unwrap();
         assert_eq!(fs::read_to_string(root.path().join("runs/s/a/arguments.txt")).unwrap(), "--env pendulum\n");
         plan.runs[1].arguments[1] = "cartpole".into();
-        let refusal = plan.claim().unwrap_err();
+        let refusal = plan.claim(config).unwrap_err();
         assert_eq!(refusal.exit_code(), 2);
         assert!(refusal.to_string().contains("holds runs of `train --env pendulum`"), "{refusal}");
+    }
+
+    /// A folder that is somebody's is taken by nobody.
+    #[test]
+    fn only_a_folder_without_runs_is_claimed() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = plan(root.path(), &["a"], &[1]);
+        let stamp = root.path().join("runs/s/a/arguments.txt");
+        put(&plan, 0, "config.toml", "");
+        let refusal = plan.claim(config).unwrap_err();
+        assert!(refusal.exit_code() == 2 && refusal.to_string().contains("no arguments.txt"), "{refusal}");
+        assert!(!stamp.exists());
+        // There, and not to be read.
+        fs::create_dir(&stamp).unwrap();
+        let refusal = plan.claim(config).unwrap_err().to_string();
+        assert!(refusal.contains("cannot read") && refusal.contains("arguments.txt"), "{refusal}");
+        // What is no run is left to `train`, which refuses that folder alone.
+        fs::remove_dir(&stamp).unwrap();
+        fs::rename(plan.folder(0).join("config.toml"), plan.folder(0).join("thesis.tex")).unwrap();
+        plan.claim(config).unwrap();
+    }
+
+    #[test]
+    fn runs_of_other_constants_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = plan(root.path(), &["a"], &[1, 2]);
+        plan.claim(config).unwrap();
+        let mut of_it = config(&[]).unwrap();
+        of_it.seed = 2;
+        // How it is saved and watched is no matter.
+        of_it.checkpoint_every += 1;
+        put(&plan, 1, "config.toml", &of_it.to_toml());
+        put(&plan, 1, "evaluation.json", "{}");
+        plan.claim(config).unwrap();
+        for (key, change) in [("seed", 0), ("total_timesteps", 1), ("eval.episodes", 2)] {
+            let mut other = of_it.clone();
+            match change {
+                0 => other.seed = 1,
+                1 => other.total_timesteps += 1,
+                _ => other.eval.episodes += 1,
+            }
+            put(&plan, 1, "config.toml", &other.to_toml());
+            let refusal = plan.claim(config).unwrap_err();
+            assert_eq!(refusal.exit_code(), 2);
+            let sentence = refusal.to_string();
+            assert!(sentence.starts_with(&format!("{key} in ")) && sentence.contains("runs/s/a/seed-2"), "{sentence}");
+        }
+        // The same words with other constants behind them.
+        put(&plan, 1, "config.toml", &of_it.to_toml());
+        let changed = |words: &[String]| {
+            config(words)?;
+            let set = ["rfm.gamma=0.5".to_string()];
+            Config::resolve(&Sources { total_timesteps: Some(1000), set: &set, ..Sources::default() })
+        };
+        let refusal = plan.claim(changed).unwrap_err().to_string();
+        assert!(refusal.starts_with("rfm.gamma in "), "{refusal}");
     }
 
     #[test]

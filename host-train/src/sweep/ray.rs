@@ -8,7 +8,7 @@
 
 use super::attempt::{apart, last_words, wait};
 use super::watch::Watch;
-use super::{Plan, State, program};
+use super::{Plan, SETTLE, State, program};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,6 +18,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 const SCRIPT: &str = include_str!("ray_driver.py");
 
@@ -98,10 +99,11 @@ impl Ray {
         // A driver that has died already says so by its exit code.
         let _ = writeln!(input, "{request}");
         let status = thread::scope(|scope| {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 let lines = output.into_iter().flat_map(|output| BufReader::new(output).lines());
                 for over in lines.map_while(std::io::Result::ok).filter_map(|line| serde_json::from_str(&line).ok()) {
-                    judge(plan, &over, watch);
+                    // Each by itself: one may have to wait for the file system, and the rest is not to wait with it.
+                    scope.spawn(move || judge(plan, &over, watch, SETTLE));
                 }
             });
             wait(&mut driver, stop)
@@ -125,9 +127,16 @@ impl Ray {
     }
 }
 
-/// Hears of a run that is over.
-fn judge(plan: &Plan, over: &Over, watch: &Watch) {
-    if over.run >= plan.runs.len() || plan.state(over.run) == State::Finished {
+/// Hears of a run that is over; what is finished may take so long to be seen here.
+fn judge(plan: &Plan, over: &Over, watch: &Watch, settle: Duration) {
+    if over.run >= plan.runs.len() {
+        return;
+    }
+    let heard = Instant::now();
+    while plan.state(over.run) != State::Finished && over.code == 0 && heard.elapsed() < settle {
+        thread::sleep(settle / 20);
+    }
+    if plan.state(over.run) == State::Finished {
         return;
     }
     match over.code {
@@ -168,11 +177,18 @@ mod tests {
         let watch = Watch::new(&plan, &|_| ());
         put(&plan, 0, "evaluation.json", "{}");
         for (run, code) in [(0, 0), (1, 0), (2, 1), (9, 1)] {
-            judge(&plan, &Over { run, code, said: "it died".into() }, &watch);
+            judge(&plan, &Over { run, code, said: "it died".into() }, &watch, Duration::ZERO);
         }
         let failures: Vec<_> = watch.failures().into_iter().map(|f| (f.run, f.sentence)).collect();
         assert_eq!(failures.len(), 2);
         assert!(failures[0].0 == 1 && failures[0].1.contains("one file system"), "{failures:?}");
         assert!(failures[1].0 == 2 && failures[1].1.ends_with("it died"), "{failures:?}");
+        // A file that is seen late.
+        thread::scope(|scope| {
+            scope.spawn(|| judge(&plan, &Over { run: 1, code: 0, said: String::new() }, &watch, SETTLE));
+            thread::sleep(Duration::from_millis(50));
+            put(&plan, 1, "evaluation.json", "{}");
+        });
+        assert_eq!(watch.failures().len(), 2);
     }
 }

@@ -1,14 +1,17 @@
 //! The engine that submits a sweep to Slurm: a job array, one task a run.
 //!
-//! The batch script becomes `host-train sweep-run`, which becomes `train` or `resume`, so that Slurm's signals are the
-//! training's. A task that fails asks to be queued again, at most so many times, and so does what a node took down; it
-//! goes on from the newest checkpoint. Which jobs are whose is in `slurm.json` beside the runs: the same command again
-//! submits nothing while they are queued, and waits for them where it is told to. The nodes need this program, the folder
-//! of the sweep and what its runs read at the same place.
+//! The batch script starts `host-train sweep-run`, which becomes `train` or `resume`. Where Slurm ends a task
+//! (cancelled, out of time, preempted) it sends TERM to all of the task's processes: the training saves its state and
+//! stops, and the shell waits for it and does not ask for another attempt. A task that fails by itself asks to be
+//! queued again, as long as Slurm has restarted it less often than there are retries; what a node took down, or a
+//! partition preempts by requeuing, Slurm queues again by itself, which its count of restarts includes. Each goes on
+//! from the newest checkpoint. Which jobs are whose is in `slurm.json` beside the runs: the same command again submits
+//! nothing while they are queued, and waits for them where it is told to. The nodes need this program, the folder of
+//! the sweep and what its runs read at the same place.
 
 use super::attempt::last_words;
 use super::watch::Watch;
-use super::{Plan, program};
+use super::{Plan, SETTLE, program};
 use crate::run::write_atomic;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -24,8 +27,9 @@ use std::time::{Duration, Instant};
 const ARRAY: usize = 1000;
 /// How long the queue may be unknown before that is a failure: a controller that restarts is back by then.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// What a node wrote last may take so long to be seen here.
-const SETTLE: Duration = Duration::from_secs(10);
+/// With a limit to what runs at a time, which an array has for itself alone, each array waits for the one before, whose
+/// number is known when that is submitted.
+pub const AFTER: &str = "--dependency=afterany:JOB";
 
 /// What was submitted, in `slurm.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,24 +51,36 @@ type Queue = BTreeMap<String, usize>;
 impl Slurm {
     /// The jobs of the sweep that are still queued or run; refused where they are of another plan.
     fn queued(&self, plan: &Plan) -> Result<Option<Vec<String>>> {
-        let folder = plan.root.join(&plan.out);
-        let text = fs::read_to_string(folder.join("slurm.json")).ok();
-        let known: Submitted = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        if known.jobs.is_empty() || queue(&known.jobs)?.is_empty() {
+        let jobs = submitted(plan);
+        if jobs.is_empty() || queue(&jobs)?.is_empty() {
             return Ok(None);
         }
-        if Plan::read(&folder.join("plan.json"))? != *plan {
-            let list = known.jobs.join(" ");
+        if Plan::read(&plan.root.join(&plan.out).join("plan.json"))? != *plan {
+            let list = jobs.join(" ");
             return Err(Error::usage(format!(
                 "the sweep was changed, and its job {list} is still queued: type `scancel {list}` first, or wait for it"
             )));
         }
-        Ok(Some(known.jobs))
+        Ok(Some(jobs))
+    }
+
+    /// The jobs that were submitted before, for where Slurm cannot be asked how they are; refused where they are of
+    /// another plan, which would be taken from under those that are still queued.
+    pub fn earlier(&self, plan: &Plan) -> Result<Vec<String>> {
+        let (jobs, folder) = (submitted(plan), plan.root.join(&plan.out));
+        if !jobs.is_empty() && !Plan::read(&folder.join("plan.json")).is_ok_and(|earlier| earlier == *plan) {
+            let (list, record) = (jobs.join(" "), folder.join("slurm.json"));
+            return Err(Error::usage(format!(
+                "the sweep was changed, and its job {list} may still be queued: type `scancel {list}` or wait for it, \
+                 then remove {}",
+                record.display()
+            )));
+        }
+        Ok(jobs)
     }
 
     /// Writes plan and script; the commands that submit the open runs.
     pub fn write(&self, plan: &Plan, jobs: Option<usize>, retries: u32) -> Result<Vec<Vec<String>>> {
-        self.queued(plan)?;
         let folder = plan.root.join(&plan.out);
         let logs = folder.join("slurm");
         fs::create_dir_all(&logs)
@@ -81,6 +97,7 @@ impl Slurm {
             let tasks: Vec<usize> = part.iter().map(|run| run - first).collect();
             let mut words = vec!["sbatch".to_string(), "--parsable".into()];
             words.extend([format!("--job-name={name}"), format!("--array={}{limit}", ranges(&tasks))]);
+            words.extend((jobs.is_some() && !commands.is_empty()).then(|| AFTER.to_string()));
             words.extend(self.options.iter().cloned());
             words.extend([path.to_string_lossy().into_owned(), first.to_string()]);
             commands.push(words);
@@ -96,7 +113,10 @@ impl Slurm {
         }
         let record = plan.root.join(&plan.out).join("slurm.json");
         let mut submitted = Submitted::default();
-        for words in self.write(plan, jobs, retries)? {
+        for mut words in self.write(plan, jobs, retries)? {
+            if let (Some(word), Some(job)) = (words.iter_mut().find(|word| *word == AFTER), submitted.jobs.last()) {
+                *word = AFTER.replace("JOB", job);
+            }
             let output = ask(&words)?;
             // `--parsable` prints the number, and after a semicolon the cluster's name.
             let job = output.trim().split(';').next().unwrap_or_default().to_string();
@@ -154,6 +174,13 @@ impl Slurm {
     }
 }
 
+/// The jobs of the last submission.
+fn submitted(plan: &Plan) -> Vec<String> {
+    let text = fs::read_to_string(plan.root.join(&plan.out).join("slurm.json")).ok();
+    let known: Submitted = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    known.jobs
+}
+
 /// What every task runs.
 fn script(root: &Path, program: &Path, plan: &Path, logs: &Path, retries: u32) -> Result<String> {
     let [root, program, plan, logs] = [root, program, plan, logs].map(|path| path.to_string_lossy().into_owned());
@@ -173,11 +200,15 @@ fn script(root: &Path, program: &Path, plan: &Path, logs: &Path, retries: u32) -
          #SBATCH --open-mode=append\n\
          #SBATCH --chdir=\"{root}\"\n\
          #SBATCH --output=\"{logs}/%A_%a.log\"\n\
+         # Slurm sends TERM to the training too, which saves its state: wait for it. A second would end it at once.\n\
+         stopped=no\n\
+         trap 'stopped=yes' TERM\n\
          run=$((SLURM_ARRAY_TASK_ID + $1))\n\
          {} sweep-run {} \"$run\"\n\
          code=$?\n\
          # 2 is a refusal, which another attempt would meet again.\n\
-         if [ $code -ne 0 ] && [ $code -ne 2 ] && [ \"${{SLURM_RESTART_COUNT:-0}}\" -lt {retries} ]; then\n\
+         if [ $stopped = no ] && [ $code -ne 0 ] && [ $code -ne 2 ] \\\n\
+         \x20   && [ \"${{SLURM_RESTART_COUNT:-0}}\" -lt {retries} ]; then\n\
          \x20   echo \"run $run ended with $code: it is queued again\"\n\
          \x20   scontrol requeue \"$SLURM_JOB_ID\"\n\
          fi\n\
@@ -285,6 +316,71 @@ mod tests {
         let commands = Slurm::default().write(&plan, None, 0).unwrap();
         let arrays: Vec<_> = commands.iter().map(|words| (words[3].as_str(), words[5].as_str())).collect();
         assert_eq!(arrays, [("--array=0-999", "0"), ("--array=0-2,4-999", "1000"), ("--array=0", "2000")]);
+        // A limit is each array's own, so they come one after another.
+        let commands = Slurm::default().write(&plan, Some(7), 0).unwrap();
+        let after: Vec<_> = commands.iter().map(|words| words.iter().any(|word| word == AFTER)).collect();
+        assert_eq!(after, [false, true, true]);
+        assert_eq!(commands[2][3..5], ["--array=0%7", AFTER]);
+    }
+
+    /// Slurm is not asked: it may be on another machine.
+    #[test]
+    fn jobs_of_an_earlier_submission_are_told() {
+        let root = tempfile::tempdir().unwrap();
+        let mut plan = plan(root.path(), &["a"], &[1, 2]);
+        fs::create_dir_all(root.path().join("runs/s")).unwrap();
+        let slurm = Slurm::default();
+        assert_eq!(slurm.earlier(&plan).unwrap(), Vec::<String>::new());
+        slurm.write(&plan, None, 1).unwrap();
+        fs::write(root.path().join("runs/s/slurm.json"), "{\"jobs\":[\"7\",\"8\"]}").unwrap();
+        assert_eq!(slurm.earlier(&plan).unwrap(), ["7", "8"]);
+        plan.runs.pop();
+        let refusal = slurm.earlier(&plan).unwrap_err();
+        let sentence = refusal.to_string();
+        assert!(refusal.exit_code() == 2 && sentence.contains("7 8") && sentence.contains("slurm.json"), "{sentence}");
+    }
+
+    /// A task that Slurm stops: TERM goes to all of its processes. The shell waits until the training has saved, and
+    /// does not ask for another attempt; without the signal it does.
+    #[cfg(unix)]
+    #[test]
+    fn what_slurm_stops_saves_and_is_not_queued_again() {
+        use nix::sys::signal::{Signal, killpg};
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let executable = |name: &str, text: &str| {
+            fs::write(at(name), format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let trainer = "trap 'sleep 0.3; : > saved; exit 130' TERM\n: > begun\n\
+                       [ \"$3\" = 12 ] && exit 1\n[ \"$3\" = 13 ] && exit 2\nwhile :; do sleep 0.01; done";
+        executable("trainer", trainer);
+        executable("scontrol", "echo \"$*\" > asked");
+        executable("batch", &script(root.path(), &at("trainer"), Path::new("p"), &at("l"), 2).unwrap());
+        let task = |number: &str, restarts: &str, stop: bool| {
+            for name in ["begun", "saved", "asked"] {
+                let _ = fs::remove_file(at(name));
+            }
+            let path = format!("{}:{}", root.path().display(), std::env::var("PATH").unwrap());
+            let mut command = Command::new(at("batch"));
+            command.arg("10").current_dir(root.path()).env("PATH", path).stdout(Stdio::null()).process_group(0);
+            command.env("SLURM_ARRAY_TASK_ID", number).env("SLURM_RESTART_COUNT", restarts).env("SLURM_JOB_ID", "42");
+            let mut child = command.spawn().unwrap();
+            if stop {
+                while !at("begun").exists() {
+                    sleep(Duration::from_millis(5));
+                }
+                killpg(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+            }
+            let code = child.wait().unwrap().code();
+            (code, at("saved").exists(), fs::read_to_string(at("asked")).ok())
+        };
+        assert_eq!(task("1", "0", true), (Some(130), true, None));
+        assert_eq!(task("2", "1", false), (Some(1), false, Some("requeue 42\n".into())));
+        assert_eq!(task("2", "2", false), (Some(1), false, None));
+        assert_eq!(task("3", "0", false), (Some(2), false, None));
     }
 
     #[test]

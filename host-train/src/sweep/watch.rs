@@ -1,13 +1,14 @@
 //! How far the runs of a sweep are, and how long the rest will take: told on standard error, from their folders alone, so
 //! that it is the same on every engine.
 //!
-//! A line for each run that is finished or has failed, and one a minute where there is nothing else to tell. The time left
-//! is the work left over the work done since the sweep began, both in CPU-seconds as the curves tell them, so it needs to
-//! know nothing of the machines. It costs a look at a file or two for each open run and second.
+//! A line for each run that is finished or has failed, and one a minute where there is nothing else to tell. The time
+//! left is the work left over the work done since the sweep began, both in CPU-seconds as the curves tell them, so it
+//! needs to know nothing of the machines. A look reads all of `evaluation.json` or `progress.csv` of each open run,
+//! some kilobytes: every half second here, every two seconds elsewhere.
 
 use super::{Failure, Plan, State};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
@@ -57,8 +58,9 @@ fn last_row(path: &Path) -> Option<(u64, f64)> {
     Some((field("timesteps")?.parse().ok()?, field("cpu_seconds")?.parse().ok()?))
 }
 
-/// The work of all runs, and what of it was done since the start, in CPU-seconds; none where no run tells what a step costs.
-fn work(plan: &Plan, start: &[Point], now: &[Point]) -> Option<(f64, f64)> {
+/// The work that is left, and what was done since the start, in CPU-seconds; none where no run tells what a step costs.
+/// Nothing is left of the runs that were given up.
+fn work(plan: &Plan, start: &[Point], now: &[Point], failures: &[Failure]) -> Option<(f64, f64)> {
     let mut rates: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     let mut all = (0.0, 0.0);
     for (run, point) in plan.runs.iter().zip(now) {
@@ -70,10 +72,11 @@ fn work(plan: &Plan, start: &[Point], now: &[Point]) -> Option<(f64, f64)> {
     }
     let rate = |&(cpu, steps): &(f64, f64)| (cpu > 0.0 && steps > 0.0).then(|| cpu / steps);
     let overall = rate(&all)?;
+    let given_up: BTreeSet<usize> = failures.iter().map(|failure| failure.run).collect();
     let (mut left, mut done) = (0.0, 0.0);
-    for ((run, start), now) in plan.runs.iter().zip(start).zip(now) {
+    for (number, ((run, start), now)) in plan.runs.iter().zip(start).zip(now).enumerate() {
         let cost = rates.get(run.setting.as_str()).and_then(rate).unwrap_or(overall);
-        if now.finished.is_none() {
+        if now.finished.is_none() && !given_up.contains(&number) {
             left += cost * run.steps.saturating_sub(now.steps) as f64;
         }
         done += cost * now.steps.saturating_sub(start.steps) as f64;
@@ -133,8 +136,9 @@ impl<'a> Watch<'a> {
     pub fn failed(&self, run: usize, sentence: &str) {
         let mut known = self.lock();
         let failure = Failure { run, sentence: format!("{}: {sentence}", self.plan.runs[run].folder.display()) };
-        (self.tell)(&format!("FAILED: {}; {}", failure.sentence, self.left(&known)));
+        let told = format!("FAILED: {}", failure.sentence);
         known.failures.push(failure);
+        (self.tell)(&format!("{told}; {}", self.left(&known)));
         known.spoken = Instant::now();
     }
 
@@ -154,9 +158,11 @@ impl<'a> Watch<'a> {
         thread::scope(|scope| {
             let looking = scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
-                    thread::park_timeout(every);
                     self.look();
+                    thread::park_timeout(every);
                 }
+                // What was finished while the last look was under way.
+                self.look();
             });
             let result = work();
             over.store(true, Ordering::SeqCst);
@@ -195,7 +201,7 @@ impl<'a> Watch<'a> {
     }
 
     fn left(&self, known: &Known) -> String {
-        let seconds = work(self.plan, &self.start, &known.points)
+        let seconds = work(self.plan, &self.start, &known.points, &known.failures)
             .filter(|(_, done)| *done > 0.0)
             .map(|(left, done)| left / done * self.begun.elapsed().as_secs_f64());
         told(seconds)
@@ -245,7 +251,7 @@ mod tests {
         let plan = plan(root.path(), &["a", "b", "c"], &[1, 2]);
         let point = |steps: u64, cpu: f64, finished: bool| Point { steps, cpu, finished: finished.then_some(0.0) };
         let none = vec![Point::default(); 6];
-        assert_eq!(work(&plan, &none, &none), None);
+        assert_eq!(work(&plan, &none, &none, &[]), None);
         // A step of `a` takes 2 ms, one of `b` 4 ms, and `c`, not begun, is taken to be the mean of all: 3000 ms of 1250
         // steps. Seed 2 of none is begun.
         let mut now = none.clone();
@@ -253,9 +259,26 @@ mod tests {
         now[1] = point(250, 1.0, false);
         let mut start = none.clone();
         start[0] = point(500, 1.0, false);
-        let (left, done) = work(&plan, &start, &now).unwrap();
+        let (left, done) = work(&plan, &start, &now, &[]).unwrap();
         let wanted = 0.004 * 750.0 + 0.0024 * 1000.0 + 0.002 * 1000.0 + 0.004 * 1000.0 + 0.0024 * 1000.0;
         assert!((left - wanted).abs() < 1e-9 && (done - 2.0).abs() < 1e-9, "{left} {done}");
+        // What was given up is not left to do.
+        let given_up = [Failure { run: 1, sentence: String::new() }, Failure { run: 0, sentence: String::new() }];
+        let (left, done) = work(&plan, &start, &now, &given_up).unwrap();
+        assert!((left - wanted + 3.0).abs() < 1e-9 && (done - 2.0).abs() < 1e-9, "{left} {done}");
+    }
+
+    /// However soon the work is over after a run is.
+    #[test]
+    fn the_last_run_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let plan = plan(root.path(), &["a"], &[1]);
+        let heard = Mutex::new(Vec::new());
+        let tell = |text: &str| heard.lock().unwrap().push(text.to_string());
+        let watch = Watch::new(&plan, &tell);
+        watch.during(Duration::from_secs(60), || put(&plan, 0, "evaluation.json", "{}"));
+        let lines = said(&heard);
+        assert!(lines.len() == 2 && lines[1].starts_with("1 of 1: a, seed 1: "), "{lines:?}");
     }
 
     #[test]

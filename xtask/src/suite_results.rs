@@ -1,20 +1,28 @@
 //! The Control Suite's part of `docs/results.md`: what `cargo xtask reproduce` left, beside what others published.
 //!
-//! Every setting whose folder has a finished run is a row, whatever its length and seeds. Configuration, curve and evaluation of
-//! every run are copied to `docs/results/suite`, so that whoever doubts a row can draw it again; the picture has the
-//! longest runs of each task. What was there is gone.
+//! Configuration, curve and evaluation of every finished run are copied to `docs/results/suite`, beside those of earlier
+//! campaigns, and everything is made from what is there: whoever doubts a row draws it again with `host-train report`,
+//! and a machine that has other runs only adds to the table. Every setting is a row, whatever its length and seeds; the
+//! pictures have the longest runs of each task. At equal steps algorithms differ in cost, so a second table compares
+//! them at equal CPU time.
 
 use crate::campaign::Trainer;
 use crate::document;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What a run leaves that is small enough to be kept with the project.
 const KEPT: [&str; 3] = ["config.toml", "progress.csv", "evaluation.json"];
+
+/// Pictures: file, what it shows, arguments of `host-train plot`.
+const PICTURES: [(&str, &str, &[&str]); 2] = [
+    ("suite.svg", "return of single samples over control steps", &["--metric", "single"]),
+    ("suite-cpu.svg", "return of single samples over CPU time", &["--metric", "single", "--x", "cpu"]),
+];
 
 /// Returns that others published, as their logs have them: SAC after 200,000 and 300,000 control steps, TD-MPC2 and
 /// SimbaV2 after 300,000, MR.Q after 250,000.
@@ -48,18 +56,24 @@ impl Setting {
     }
 }
 
-/// Writes the block of `docs/results.md`, the picture and the copies, from all settings below `runs`.
+/// Writes the block of `docs/results.md`, the pictures and the copies; `runs` are added to what was copied before.
 pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Result<()> {
-    let mut settings = settings_in(&root.join(runs))?;
+    let folder = root.join("docs/results");
+    let copies = folder.join("suite");
+    keep(&settings_in(&root.join(runs))?, &copies)?;
+    let mut settings = settings_in(&copies)?;
     let place = |task: &str| order.iter().position(|known| *known == task).unwrap_or(order.len());
     settings.sort_by_key(|s| (place(&s.task), s.steps, s.preset.clone(), s.algo.clone()));
-    let pictures = root.join("docs/results");
-    keep(&settings, &pictures.join("suite"))?;
 
-    let mut words = ["plot", "--metric", "single", "--out"].map(String::from).to_vec();
-    words.push(pictures.join("suite.svg").to_string_lossy().into_owned());
-    words.extend(longest(&settings).map(|s| s.folder.to_string_lossy().into_owned()));
-    trainer.json(&words)?;
+    let mut text = String::new();
+    for (name, shows, with) in PICTURES {
+        let mut words: Vec<String> = ["plot", "--out"].map(String::from).to_vec();
+        words.push(folder.join(name).to_string_lossy().into_owned());
+        words.extend(with.iter().map(ToString::to_string));
+        words.extend(longest(&settings).map(|s| s.folder.to_string_lossy().into_owned()));
+        trainer.json(&words)?;
+        writeln!(text, "![{shows}](results/{name})\n")?;
+    }
 
     let (mut rows, mut cpu, mut before) = (String::new(), 0.0, String::new());
     for setting in &settings {
@@ -75,7 +89,6 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
         before.clone_from(&setting.task);
         rows.push_str(&row(setting, group, published.as_ref()));
     }
-    let mut text = String::from("![return of single samples over control steps](results/suite.svg)\n\n");
     let head = [
         "task",
         "control steps",
@@ -102,7 +115,74 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
         cpu / 3600.0,
         document::machine()
     )?;
+    text.push_str(&equal_cpu(&settings)?);
     document::write(&root.join("docs/results.md"), "Results", "cargo xtask reproduce --document", &text)
+}
+
+/// One run's curve: CPU-seconds and the return of single samples at each of its evaluations.
+fn curve(run: &Path) -> Result<Vec<(f64, f64)>> {
+    let path = run.join("progress.csv");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut lines = text.lines();
+    let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
+    let column = |name: &str| {
+        head.iter().position(|known| *known == name).with_context(|| format!("{} has no {name}", path.display()))
+    };
+    let (seconds, score) = (column("cpu_seconds")?, column("return_mean")?);
+    let points = lines.filter_map(|line| {
+        let cells: Vec<&str> = line.split(',').collect();
+        Some((cells.get(seconds)?.parse().ok()?, cells.get(score)?.parse().ok()?))
+    });
+    Ok(points.collect())
+}
+
+/// A curve's value at a time, on the straight line between two of its points; none before its first or after its last.
+fn at(curve: &[(f64, f64)], time: f64) -> Option<f64> {
+    let (a, b) = curve.iter().zip(curve.iter().skip(1)).find(|(a, b)| a.0 <= time && time <= b.0)?;
+    Some(if b.0 > a.0 { a.1 + (b.1 - a.1) * (time - a.0) / (b.0 - a.0) } else { b.1 })
+}
+
+/// The table of all tasks on which several algorithms trained equally long by our constants: their curves at the CPU time
+/// at which the first run of any of them was done.
+fn equal_cpu(settings: &[Setting]) -> Result<String> {
+    let mut groups: BTreeMap<(&str, u64), Vec<&Setting>> = BTreeMap::new();
+    for setting in settings.iter().filter(|setting| setting.preset == "default") {
+        groups.entry((&setting.task, setting.steps)).or_default().push(setting);
+    }
+    groups.retain(|_, group| group.len() > 1);
+    if groups.is_empty() {
+        return Ok(String::new());
+    }
+    let algos: BTreeSet<&str> = groups.values().flatten().map(|setting| setting.algo.as_str()).collect();
+    let mut head = vec!["task", "of control steps", "CPU-seconds"];
+    head.extend(&algos);
+    let mut text = format!("\n{}{}", document::row(&head), document::row(&vec!["---"; head.len()]));
+    // In the order of the settings.
+    let mut order: Vec<(&str, u64)> = settings.iter().map(|s| (s.task.as_str(), s.steps)).collect();
+    order.dedup();
+    for (key, group) in order.iter().filter_map(|key| groups.get_key_value(key)) {
+        let mut curves: BTreeMap<&str, Vec<Vec<(f64, f64)>>> = BTreeMap::new();
+        for setting in group {
+            let of = seeds(setting).iter().map(|run| curve(run)).collect::<Result<_>>()?;
+            curves.insert(&setting.algo, of);
+        }
+        let ends = curves.values().flatten().filter_map(|curve| Some(curve.last()?.0));
+        let time = ends.fold(f64::INFINITY, f64::min);
+        let cell = |algo: &&str| {
+            let values: Vec<f64> = curves.get(*algo)?.iter().filter_map(|curve| at(curve, time)).collect();
+            let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            (!values.is_empty()).then(|| format!("{mean:.0} ({low:.0}, {high:.0})"))
+        };
+        let mut cells = vec![key.0.to_string(), key.1.to_string(), format!("{time:.0}")];
+        cells.extend(algos.iter().map(|algo| cell(algo).unwrap_or("-".into())));
+        text.push_str(&document::row(&cells));
+    }
+    text.push_str(
+        "\nAt equal CPU time: the curves of single samples, between their points, when the first of these runs was done; mean \
+         over seeds, in brackets the lowest and the highest. A point is the mean of few episodes.\n",
+    );
+    Ok(text)
 }
 
 /// The settings below a folder that have a finished run.
@@ -122,11 +202,8 @@ fn seeds(setting: &Setting) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|run| run.join("evaluation.json").is_file()).collect()
 }
 
-/// Copies what is kept of every run.
+/// Copies what is kept of every run, each over what was copied of the same run before.
 fn keep(settings: &[Setting], to: &Path) -> Result<()> {
-    if to.exists() {
-        fs::remove_dir_all(to).with_context(|| format!("cannot remove {}", to.display()))?;
-    }
     for run in settings.iter().flat_map(seeds) {
         let (Some(seed), Some(setting)) = (run.file_name(), run.parent().and_then(Path::file_name)) else { continue };
         let place = to.join(setting).join(seed);
@@ -220,6 +297,29 @@ mod tests {
     }
 
     #[test]
+    fn curves_are_compared_at_the_time_of_the_quickest() {
+        let root = tempfile::tempdir().unwrap();
+        let runs = [
+            ("x__rfm__default__9/seed-1", "0,2,100\n9,8,400\n"),
+            ("x__rfm__default__9/seed-2", "0,0,0\n5,3,100\n9,9,400\n"),
+            ("x__sac__default__9/seed-1", "0,0,50\n9,5,70\n"),
+            ("x__rfm__paper__9/seed-1", "0,0,0\n9,1,1\n"),
+            ("y__rfm__default__9/seed-1", "0,0,0\n9,1,1\n"),
+        ];
+        for (run, lines) in runs {
+            let run = root.path().join(run);
+            fs::create_dir_all(&run).unwrap();
+            fs::write(run.join("evaluation.json"), "{}").unwrap();
+            fs::write(run.join("progress.csv"), format!("timesteps,cpu_seconds,return_mean\n{lines}")).unwrap();
+        }
+        let text = equal_cpu(&settings_in(root.path()).unwrap()).unwrap();
+        // At 5 s: halfway from 100 to 400, a third of the way from 100 to 400, and the end.
+        assert!(text.contains("| x | 9 | 5 | 225 (200, 250) | 70 (70, 70) |\n"), "{text}");
+        assert!(!text.contains("| y |"), "{text}");
+        assert_eq!(at(&[(2.0, 1.0), (3.0, 2.0)], 1.0), None);
+    }
+
+    #[test]
     fn finished_runs_are_kept_and_others_left() {
         let root = tempfile::tempdir().unwrap();
         let folder = root.path().join("runs/x__sac__default__7");
@@ -228,7 +328,10 @@ mod tests {
             names.iter().for_each(|name| fs::write(folder.join(seed).join(name), seed).unwrap());
         }
         let settings = settings_in(&root.path().join("runs")).unwrap();
+        let earlier = root.path().join("to/x__sac__default__7/seed-9");
+        fs::create_dir_all(&earlier).unwrap();
         keep(&settings, &root.path().join("to")).unwrap();
+        assert!(earlier.exists());
         let kept = root.path().join("to/x__sac__default__7");
         assert_eq!(fs::read_to_string(kept.join("seed-1/progress.csv")).unwrap(), "seed-1");
         assert!(!kept.join("seed-2").exists());

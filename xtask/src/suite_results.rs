@@ -110,7 +110,7 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
         text,
         "\nMean over seeds of the mean return of 20 episodes (25 with the published constants), in brackets its 95 % bootstrap interval over seeds. Greedy: the best \
          of 16 samples by the critics (32 with the published constants), for SAC the mean action. The last four columns are others' \
-         published figures. All trainings together took {:.1} CPU-hours, evaluations not counted, on {}. Configuration, curve and evaluation \
+         published figures. All trainings together took {:.1} CPU-hours, evaluations not counted, the last of them on {}. Configuration, curve and evaluation \
          of every run: [results/suite](results/suite).\n",
         cpu / 3600.0,
         document::machine()

@@ -76,8 +76,9 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
     }
 
     let (mut rows, mut cpu, mut before) = (String::new(), 0.0, String::new());
-    for setting in &settings {
-        let runs = seeds(setting).into_iter().map(|run| run.to_string_lossy().into_owned());
+    let mut ends = Vec::new();
+    for setting in settings {
+        let runs = seeds(&setting).into_iter().map(|run| run.to_string_lossy().into_owned());
         let report = trainer.json(&["report".to_string()].into_iter().chain(runs).collect::<Vec<_>>())?;
         let groups = report["groups"].as_array().context("`host-train report --json` has no groups")?;
         let [group] = groups.as_slice() else {
@@ -87,7 +88,8 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
         cpu += seconds["mean"].as_f64().unwrap_or(0.0) * seconds["n"].as_f64().unwrap_or(0.0);
         let published = if before == setting.task { None } else { Some(published(&setting.task)) };
         before.clone_from(&setting.task);
-        rows.push_str(&row(setting, group, published.as_ref()));
+        rows.push_str(&row(&setting, group, published.as_ref()));
+        ends.push((setting, seconds["min"].as_f64().unwrap_or(f64::INFINITY)));
     }
     let head = [
         "task",
@@ -115,72 +117,49 @@ pub fn write(root: &Path, trainer: &Trainer, runs: &Path, order: &[&str]) -> Res
         cpu / 3600.0,
         document::machine()
     )?;
-    text.push_str(&equal_cpu(&settings)?);
+    text.push_str(&equal_cpu(trainer, &ends)?);
     document::write(&root.join("docs/results.md"), "Results", "cargo xtask reproduce --document", &text)
 }
 
-/// One run's curve: CPU-seconds and the return of single samples at each of its evaluations.
-fn curve(run: &Path) -> Result<Vec<(f64, f64)>> {
-    let path = run.join("progress.csv");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut lines = text.lines();
-    let head: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
-    let column = |name: &str| {
-        head.iter().position(|known| *known == name).with_context(|| format!("{} has no {name}", path.display()))
-    };
-    let (seconds, score) = (column("cpu_seconds")?, column("return_mean")?);
-    let points = lines.filter_map(|line| {
-        let cells: Vec<&str> = line.split(',').collect();
-        Some((cells.get(seconds)?.parse().ok()?, cells.get(score)?.parse().ok()?))
-    });
-    Ok(points.collect())
-}
-
-/// A curve's value at a time, on the straight line between two of its points; none before its first or after its last.
-fn at(curve: &[(f64, f64)], time: f64) -> Option<f64> {
-    let (a, b) = curve.iter().zip(curve.iter().skip(1)).find(|(a, b)| a.0 <= time && time <= b.0)?;
-    Some(if b.0 > a.0 { a.1 + (b.1 - a.1) * (time - a.0) / (b.0 - a.0) } else { b.1 })
-}
-
-/// The table of all tasks on which several algorithms trained equally long by our constants: their curves at the CPU time
-/// at which the first run of any of them was done.
-fn equal_cpu(settings: &[Setting]) -> Result<String> {
-    let mut groups: BTreeMap<(&str, u64), Vec<&Setting>> = BTreeMap::new();
-    for setting in settings.iter().filter(|setting| setting.preset == "default") {
-        groups.entry((&setting.task, setting.steps)).or_default().push(setting);
+/// The table of all tasks on which several algorithms trained equally long by our constants: what their curves had reached
+/// when the first run of any of them was done. Each setting comes with the CPU-seconds of its quickest run.
+fn equal_cpu(trainer: &Trainer, settings: &[(Setting, f64)]) -> Result<String> {
+    let mut groups: Vec<Vec<&(Setting, f64)>> = Vec::new();
+    for entry in settings.iter().filter(|(setting, _)| setting.preset == "default") {
+        let same = |group: &&mut Vec<&(Setting, f64)>| {
+            group.iter().all(|(s, _)| s.task == entry.0.task && s.steps == entry.0.steps)
+        };
+        match groups.iter_mut().find(same) {
+            Some(group) => group.push(entry),
+            None => groups.push(vec![entry]),
+        }
     }
-    groups.retain(|_, group| group.len() > 1);
+    groups.retain(|group| group.len() > 1);
     if groups.is_empty() {
         return Ok(String::new());
     }
-    let algos: BTreeSet<&str> = groups.values().flatten().map(|setting| setting.algo.as_str()).collect();
+    let algos: BTreeSet<&str> = groups.iter().flatten().map(|(setting, _)| setting.algo.as_str()).collect();
     let mut head = vec!["task", "of control steps", "CPU-seconds"];
     head.extend(&algos);
     let mut text = format!("\n{}{}", document::row(&head), document::row(&vec!["---"; head.len()]));
-    // In the order of the settings.
-    let mut order: Vec<(&str, u64)> = settings.iter().map(|s| (s.task.as_str(), s.steps)).collect();
-    order.dedup();
-    for (key, group) in order.iter().filter_map(|key| groups.get_key_value(key)) {
-        let mut curves: BTreeMap<&str, Vec<Vec<(f64, f64)>>> = BTreeMap::new();
-        for setting in group {
-            let of = seeds(setting).iter().map(|run| curve(run)).collect::<Result<_>>()?;
-            curves.insert(&setting.algo, of);
-        }
-        let ends = curves.values().flatten().filter_map(|curve| Some(curve.last()?.0));
-        let time = ends.fold(f64::INFINITY, f64::min);
+    for group in groups {
+        let time = group.iter().map(|(_, end)| *end).fold(f64::INFINITY, f64::min);
+        let mut words = ["report", "--cpu-seconds", &time.to_string()].map(String::from).to_vec();
+        words.extend(group.iter().flat_map(|(s, _)| seeds(s)).map(|run| run.to_string_lossy().into_owned()));
+        let report = trainer.json(&words)?;
+        let found = report["groups"].as_array().context("`host-train report --json` has no groups")?;
         let cell = |algo: &&str| {
-            let values: Vec<f64> = curves.get(*algo)?.iter().filter_map(|curve| at(curve, time)).collect();
-            let (low, high) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
-            let mean = values.iter().sum::<f64>() / values.len() as f64;
-            (!values.is_empty()).then(|| format!("{mean:.0} ({low:.0}, {high:.0})"))
+            let of = found.iter().find(|group| group["algo"] == **algo);
+            of.map_or("-".into(), |group| mean_with_interval(&group["single_at_cpu_seconds"]))
         };
-        let mut cells = vec![key.0.to_string(), key.1.to_string(), format!("{time:.0}")];
-        cells.extend(algos.iter().map(|algo| cell(algo).unwrap_or("-".into())));
+        let (first, _) = group[0];
+        let mut cells = vec![first.task.clone(), first.steps.to_string(), format!("{time:.0}")];
+        cells.extend(algos.iter().map(cell));
         text.push_str(&document::row(&cells));
     }
     text.push_str(
-        "\nAt equal CPU time: the curves of single samples, between their points, when the first of these runs was done; mean \
-         over seeds, in brackets the lowest and the highest. A point is the mean of few episodes.\n",
+        "\nAt equal CPU time, by `host-train report --cpu-seconds`: what the curves of single samples had reached when the first \
+         of these runs was done; mean over seeds with its interval. A point of a curve is the mean of few episodes.\n",
     );
     Ok(text)
 }
@@ -233,13 +212,21 @@ fn published(task: &str) -> [&'static str; 4] {
     PUBLISHED.iter().find(|(name, _)| *name == task).map_or(["-"; 4], |(_, figures)| *figures)
 }
 
-/// The line of a setting; the published figures stand in the first of a task.
-fn row(setting: &Setting, group: &Value, published: Option<&[&str; 4]>) -> String {
-    let whole = |value: &Value| value.as_f64().map_or("-".to_string(), |x| format!("{x:.0}"));
-    let mean = |scores: &Value| match scores["mean_ci95"].as_array().map(Vec::as_slice) {
+/// A score without decimals, a dash where there is none.
+fn whole(value: &Value) -> String {
+    value.as_f64().map_or("-".to_string(), |x| format!("{x:.0}"))
+}
+
+/// A mean, with its interval where it has one.
+fn mean_with_interval(scores: &Value) -> String {
+    match scores["mean_ci95"].as_array().map(Vec::as_slice) {
         Some([low, high]) => format!("{} [{}, {}]", whole(&scores["mean"]), whole(low), whole(high)),
         _ => whole(&scores["mean"]),
-    };
+    }
+}
+
+/// The line of a setting; the published figures stand in the first of a task.
+fn row(setting: &Setting, group: &Value, published: Option<&[&str; 4]>) -> String {
     let algo = if setting.preset == "default" {
         setting.algo.clone()
     } else {
@@ -254,9 +241,9 @@ fn row(setting: &Setting, group: &Value, published: Option<&[&str; 4]>) -> Strin
         setting.steps.to_string(),
         algo,
         whole(&single["n"]),
-        mean(single),
+        mean_with_interval(single),
         format!("{}, {}", whole(&single["min"]), whole(&single["max"])),
-        mean(&group["greedy"]),
+        mean_with_interval(&group["greedy"]),
         minutes,
     ];
     cells.extend(published.copied().unwrap_or([""; 4]).map(String::from));
@@ -296,27 +283,39 @@ mod tests {
         assert_eq!(published("fish-upright"), ["-"; 4]);
     }
 
+    /// A script stands for the trainer: it answers with what it was asked.
     #[test]
-    fn curves_are_compared_at_the_time_of_the_quickest() {
+    fn algorithms_are_compared_at_the_time_of_the_quickest() {
         let root = tempfile::tempdir().unwrap();
-        let runs = [
-            ("x__rfm__default__9/seed-1", "0,2,100\n9,8,400\n"),
-            ("x__rfm__default__9/seed-2", "0,0,0\n5,3,100\n9,9,400\n"),
-            ("x__sac__default__9/seed-1", "0,0,50\n9,5,70\n"),
-            ("x__rfm__paper__9/seed-1", "0,0,0\n9,1,1\n"),
-            ("y__rfm__default__9/seed-1", "0,0,0\n9,1,1\n"),
+        let named = |name: &str| {
+            let folder = root.path().join(name);
+            fs::create_dir_all(folder.join("seed-1")).unwrap();
+            fs::write(folder.join("seed-1/evaluation.json"), "{}").unwrap();
+            Setting::of(&folder).unwrap()
+        };
+        let script = root.path().join("host-train");
+        let wanted = "report --cpu-seconds 5 R/x__rfm__default__9/seed-1 R/x__sac__default__9/seed-1 --json"
+            .replace("R/", &format!("{}/", root.path().display()));
+        let told = "{\"groups\":[{\"algo\":\"sac\",\"single_at_cpu_seconds\":{\"mean\":70}},\
+                    {\"algo\":\"rfm\",\"single_at_cpu_seconds\":{\"mean\":225,\"mean_ci95\":[200,250]}}]}";
+        fs::write(&script, format!("#!/bin/sh\n[ \"$*\" = '{wanted}' ] || exit 5\necho '{told}'\n")).unwrap();
+        let mut permissions = fs::metadata(&script).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+        fs::set_permissions(&script, permissions).unwrap();
+        let trainer = Trainer::at(root.path(), &script);
+        let settings = [
+            ("x__rfm__default__9", 8.0),
+            ("x__rfm__paper__9", 1.0),
+            ("x__sac__default__9", 5.0),
+            ("x__rfm__default__20", 2.0),
+            ("y__rfm__default__9", 3.0),
         ];
-        for (run, lines) in runs {
-            let run = root.path().join(run);
-            fs::create_dir_all(&run).unwrap();
-            fs::write(run.join("evaluation.json"), "{}").unwrap();
-            fs::write(run.join("progress.csv"), format!("timesteps,cpu_seconds,return_mean\n{lines}")).unwrap();
-        }
-        let text = equal_cpu(&settings_in(root.path()).unwrap()).unwrap();
-        // At 5 s: halfway from 100 to 400, a third of the way from 100 to 400, and the end.
-        assert!(text.contains("| x | 9 | 5 | 225 (200, 250) | 70 (70, 70) |\n"), "{text}");
-        assert!(!text.contains("| y |"), "{text}");
-        assert_eq!(at(&[(2.0, 1.0), (3.0, 2.0)], 1.0), None);
+        let settings = settings.map(|(name, end)| (named(name), end));
+        let text = equal_cpu(&trainer, &settings).unwrap();
+        assert!(text.contains("| x | 9 | 5 | 225 [200, 250] | 70 |\n"), "{text}");
+        assert!(!text.contains("| y |") && !text.contains("| 20 |"), "{text}");
+        // Nothing to compare.
+        assert_eq!(equal_cpu(&trainer, &settings[1..2]).unwrap(), "");
     }
 
     #[test]

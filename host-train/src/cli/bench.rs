@@ -1,16 +1,49 @@
 //! `bench estimator`: measures flowlet's posterior-mean estimators and says whether the default keeps its promises.
 
-use super::{BenchCommand, EstimatorArgs, Output, bench_env, bench_update, note};
+use super::{BenchEnvArgs, Output, UpdateArgs, bench_env, bench_update, note};
 use crate::bench::contenders::{AUTO, AUTO_PARTICLES, CONTENDERS, PUBLISHED};
 use crate::bench::grid::{self, Cell, Grid, POINTS, repetitions};
 use crate::bench::targets::MOST_DIMS;
 use crate::bench::{heatmap, particles, report};
 use crate::run::write_atomic;
 use crate::{Error, Result};
+use clap::{Args, Subcommand};
 use cpu_time::ProcessTime;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Options of `bench estimator`.
+#[derive(Args, Clone, Debug)]
+pub struct EstimatorArgs {
+    /// Dimensions from 1 to 12, separated by commas or spaces [default: 1 2 6 12]
+    #[arg(long, value_name = "D", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    pub dims: Vec<i64>,
+    /// Temperatures from 0.005 to 100 [default: 1 0.2 0.05 0.02 0.005]
+    #[arg(long, value_name = "L", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    pub lambda: Vec<f64>,
+    /// Evaluations of Q for an estimate, from 4 to 4096; those for training the particles are not in K [default: 8 16
+    /// 32 64 96 128 512]
+    #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
+    pub samples: Vec<i64>,
+    /// Seed of targets, points and estimates
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub seed: u64,
+    /// Folder of the table and the pictures; what an earlier bench left there is replaced
+    #[arg(long, value_name = "DIR", default_value = "runs/bench-estimator")]
+    pub out: PathBuf,
+}
+
+/// What `bench` can measure.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Compare the posterior-mean estimators on targets with known posteriors; about nine CPU-minutes by default
+    Estimator(EstimatorArgs),
+    /// Measure updates per CPU-second, and their share of what the machine's matrix products reach
+    Update(UpdateArgs),
+    /// Measure control steps per CPU-second of an environment, on one thread and on two
+    Env(BenchEnvArgs),
+}
 
 /// Largest number of evaluations: what a machine's memory and a user's patience stand.
 const MOST_SAMPLES: usize = 4096;

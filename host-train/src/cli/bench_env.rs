@@ -1,12 +1,27 @@
 //! `bench env`: control steps per CPU-second, on one thread and on two.
 
+use super::Output;
 use super::eval::assignment;
-use super::{BenchEnvArgs, Output};
 use crate::bench::env::{ROUNDS, Speed, measure};
 use crate::env;
 use crate::{Error, Result};
+use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// Options of `bench env`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchEnvArgs {
+    /// Environment; `envs` lists them
+    #[arg(long, value_name = "NAME")]
+    pub env: String,
+    /// CPU-seconds of each of nine rounds, on every thread
+    #[arg(long, value_name = "S", default_value_t = 0.2)]
+    pub seconds: f64,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
+}
 
 /// Threads of the second measurement.
 const THREADS: usize = 2;

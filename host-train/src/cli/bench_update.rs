@@ -1,10 +1,49 @@
 //! `bench update`: updates per CPU-second, and how much of the machine's matrix products they reach.
 
-use super::{Output, UpdateArgs};
+use super::{Output, size};
 use crate::bench::update::{ROUNDS, Speed, measure, rfm_macs, sac_macs};
 use crate::config::{Algorithm, ControlVariate, RfmConfig};
 use crate::{Error, Result};
+use clap::Args;
 use serde_json::json;
+
+/// Options of `bench update`; what is not given has the preset's value.
+#[derive(Args, Clone, Debug)]
+pub struct UpdateArgs {
+    /// Algorithm: rfm or sac
+    #[arg(long, value_name = "NAME", default_value = "rfm")]
+    pub algo: String,
+    /// Constants to start from: default or paper
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub preset: String,
+    /// Width of the observation
+    #[arg(long, value_name = "N", default_value = "17", value_parser = size(1024))]
+    pub obs: usize,
+    /// Width of the action
+    #[arg(long, value_name = "N", default_value = "6", value_parser = size(256))]
+    pub act: usize,
+    /// Transitions in an update of the critics
+    #[arg(long, value_name = "B", value_parser = size(65_536))]
+    pub batch: Option<usize>,
+    /// States in an update of the actor, rfm's
+    #[arg(long, value_name = "A", value_parser = size(65_536))]
+    pub actor_batch: Option<usize>,
+    /// Width of all hidden layers
+    #[arg(long, value_name = "H", value_parser = size(1024))]
+    pub hidden: Option<usize>,
+    /// Policy samples of a state, among which the critics choose, rfm's
+    #[arg(long, value_name = "P", value_parser = size(1024))]
+    pub particles: Option<usize>,
+    /// Candidates of a posterior mean, rfm's; the proposals keep their proportions
+    #[arg(long, value_name = "K", value_parser = size(65_536))]
+    pub samples: Option<usize>,
+    /// Euler steps of a policy sample, rfm's
+    #[arg(long, value_name = "S", value_parser = size(1024))]
+    pub integration_steps: Option<usize>,
+    /// none or diagonal, rfm's; diagonal is the published estimator, whose candidates all come from the source
+    #[arg(long, value_name = "NAME", value_parser = ["none", "diagonal"])]
+    pub control_variate: Option<String>,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &UpdateArgs, output: Output) -> Result<()> {

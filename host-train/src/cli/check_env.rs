@@ -3,13 +3,25 @@
 //! A record of another task is named and left out; if nothing remains, or a difference exceeds the tolerance, the
 //! command fails.
 
-use super::{CheckEnvArgs, Output, note};
+use super::{Output, note};
 use crate::env;
 use crate::records::{Difference, EXACT, Recording, TOLERANCE};
 use crate::{Error, Result};
+use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Options of `check-env`.
+#[derive(Args, Clone, Debug)]
+pub struct CheckEnvArgs {
+    /// A record, or a folder of records (*.json)
+    #[arg(value_name = "FILE|DIR")]
+    pub path: PathBuf,
+    /// Environment to replay on [default: the one each record names]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+}
 
 /// Checks a record, or every record of a folder.
 pub(super) fn run(args: &CheckEnvArgs, output: Output) -> Result<()> {

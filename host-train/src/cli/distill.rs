@@ -3,13 +3,38 @@
 //! Writes `distilled.flw` and `distillation.json` into the run's folder, beside their place and renamed; nothing else there
 //! changes.
 
-use super::{DistillArgs, Output, interrupt_flag, note};
+use super::{Output, interrupt_flag, note, size};
 use crate::distill::{Options, Outcome, Row, distill};
 use crate::fleet;
 use crate::run::{RunDir, write_atomic};
 use crate::stats::Summary;
 use crate::{Error, Result};
+use clap::Args;
 use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Options of `distill`.
+#[derive(Args, Clone, Debug)]
+pub struct DistillArgs {
+    /// The folder of a run of rfm
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// How to learn it
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub method: crate::distill::Method,
+    /// Updates of each method
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub updates: u64,
+    /// Episodes of the reported losses; half as many others choose between the methods
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..1 << 24))]
+    pub seed: u64,
+    /// Width of the hidden layers [default: the trained policy's]
+    #[arg(long, value_name = "H", value_parser = size(1024))]
+    pub width: Option<usize>,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &DistillArgs, output: Output) -> Result<()> {

@@ -5,7 +5,7 @@
 //! changes them, which shows how a policy stands a heavier arm or a weaker motor.
 
 use super::train::spread;
-use super::{EvalArgs, Output, note, stage, tell_transfer};
+use super::{Output, note, stage, tell_transfer};
 use crate::checkpoint;
 use crate::config::{Config, Sources};
 use crate::env::{self, Decision};
@@ -18,11 +18,38 @@ use crate::stats::{Interval, Scores};
 use crate::train::Trainer;
 use crate::transitions;
 use crate::{Error, Result};
+use clap::Args;
 use cpu_time::ProcessTime;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+
+/// Options of `eval`.
+#[derive(Args, Clone, Debug)]
+pub struct EvalArgs {
+    /// The exported policy, a run folder, or the folder of several seeds
+    #[arg(long, value_name = "FILE|RUN")]
+    pub policy: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes to average over
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Samples from which the critic picks in the best-of return
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub best_of: u32,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Write the transitions of the plain samples, as `train --replay` reads them
+    #[arg(long, value_name = "LOG.csv")]
+    pub record: Option<PathBuf>,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &EvalArgs, output: Output) -> Result<()> {

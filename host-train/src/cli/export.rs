@@ -4,15 +4,64 @@
 //! The self-test vector is computed anew for the new plan. Written beside and renamed. The firmware prefers the exported
 //! `pendulum.local.flw` to the committed `pendulum.flw`, which its tests stay with. `docs/export.md` describes the formats.
 
-use super::{ExportArgs, Output, Quantisation, interrupt_flag, note, stage, trained_physics};
+use super::{Output, interrupt_flag, note, stage, trained_physics};
 use crate::export::{Format, onnx, rust_source, tensors};
 use crate::policy::ArtefactBytes;
 use crate::quantise::{self, Options, Outcome};
 use crate::run::write_atomic;
 use crate::{Error, Result};
+use clap::Args;
 use flowlet::flow::{Plan, Solver};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug)]
+pub struct ExportArgs {
+    /// A policy file, or a run folder with one
+    #[arg(value_name = "FILE|RUN")]
+    pub source: PathBuf,
+    /// Put the policy where the firmware is built from, without its critic
+    #[arg(long)]
+    pub firmware: bool,
+    /// Where to write the policy [default: beside it, for formats other than flw]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// File format [default: by the ending of --out, else flw]
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<crate::export::Format>,
+    /// Which graph an ONNX file holds [default: policy]
+    #[arg(long, value_name = "PART")]
+    pub onnx_part: Option<crate::export::onnx::Part>,
+    /// Solver steps of a decision [default: as it is]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub steps: Option<u16>,
+    /// Solver: euler, midpoint, heun or rk4 [default: as it is]
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
+    /// Leave the critic out
+    #[arg(long)]
+    pub without_critic: bool,
+    /// Put the velocity network into another number format, and tell what return that costs [default: as it is]
+    #[arg(long, value_name = "FORMAT")]
+    pub quantize: Option<Quantisation>,
+    /// With --quantize: environment to calibrate and compare in [default: the one it was trained on]
+    #[arg(long, value_name = "NAME", requires = "quantize")]
+    pub env: Option<String>,
+    /// With --quantize: paired episodes of the comparison [default: 100]
+    #[arg(long, value_name = "N", requires = "quantize", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    pub episodes: Option<u32>,
+    /// With --quantize: seed of start states and noise [default: 1]
+    #[arg(long, value_name = "N", requires = "quantize", value_parser = clap::value_parser!(u64).range(0..1 << 24))]
+    pub seed: Option<u64>,
+}
+
+/// A number format that `export` can make.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantisation {
+    /// 8-bit weights, 16-bit activations, 32-bit sums
+    Int8,
+}
 
 /// The environment that the firmware has a program for, and the program's name.
 const PROGRAM: &str = "pendulum";

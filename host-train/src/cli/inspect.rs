@@ -1,14 +1,23 @@
 //! `inspect`: what an exported policy holds and what it costs to run, or where a run stands.
 
-use super::{InspectArgs, Output, note};
+use super::{Output, note};
 use crate::checkpoint::{self, hex};
 use crate::policy::{ArtefactBytes, HostPolicy};
 use crate::run::RunDir;
 use crate::session;
 use crate::{Error, Result};
+use clap::Args;
 use flowlet::policy::PolicyScratch;
 use serde_json::json;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// What `inspect` looks at.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// An exported policy, or a run folder
+    #[arg(value_name = "FILE|RUN")]
+    pub path: PathBuf,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &InspectArgs, output: Output) -> Result<()> {

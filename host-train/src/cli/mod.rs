@@ -26,22 +26,37 @@ mod toy;
 mod train;
 mod verify;
 
+pub use bench::{BenchCommand, EstimatorArgs};
+pub use bench_env::BenchEnvArgs;
+pub use bench_update::UpdateArgs;
+pub use check_env::CheckEnvArgs;
+pub use distill::DistillArgs;
+pub use eval::EvalArgs;
+pub use export::{ExportArgs, Quantisation};
 pub use finetune::FinetuneArgs;
 pub use hil::HilArgs;
+pub use inspect::InspectArgs;
+pub use plot::PlotArgs;
+pub use profile::ProfileArgs;
+pub use render::RenderArgs;
+pub use report::ReportArgs;
+pub use resume::ResumeArgs;
 pub use sweep::{Engine, SweepArgs, SweepRunArgs};
+pub use toy::ToyArgs;
+pub use train::TrainArgs;
+pub use verify::FileArgs;
 
 use crate::config::{Config, Sources};
 use crate::env::Decision;
 use crate::evaluate::env_for;
-use crate::report::curves::{Axis, Centre, Metric};
 use crate::{Error, Result};
 use clap::builder::TypedValueParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use flowlet::policy::Artefact;
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,399 +116,9 @@ enum Command {
     Toy(ToyArgs),
 }
 
-/// What `bench` can measure.
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// Compare the posterior-mean estimators on targets with known posteriors; about nine CPU-minutes by default
-    Estimator(EstimatorArgs),
-    /// Measure updates per CPU-second, and their share of what the machine's matrix products reach
-    Update(UpdateArgs),
-    /// Measure control steps per CPU-second of an environment, on one thread and on two
-    Env(BenchEnvArgs),
-}
-
-/// Options of `train`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct TrainArgs {
-    /// Environment; `envs` lists them [default: pendulum]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// Algorithm [default: rfm]
-    #[arg(long, value_name = "NAME")]
-    pub algo: Option<String>,
-    /// Seed of everything random; with --seeds the first of them [default: 1]
-    #[arg(long, value_name = "N")]
-    pub seed: Option<u64>,
-    /// Number of seeds to train, each in a folder of its own beneath the run's
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub seeds: Option<u32>,
-    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub jobs: Option<u32>,
-    /// Control steps to train for [default: the environment's]
-    #[arg(long, value_name = "N")]
-    pub total_timesteps: Option<u64>,
-    /// The run folder itself [default: a new one under runs/]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Set a key of config.toml, for example rfm.gamma=0.98 or env.mass=1.2; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Constants to start from: default or paper
-    #[arg(long, value_name = "NAME")]
-    pub preset: Option<String>,
-    /// Configuration to start from, for example another run's config.toml
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Policy to start from instead of fresh networks
-    #[arg(long, value_name = "POLICY.flw")]
-    pub init: Option<PathBuf>,
-    /// Recorded transitions to start the replay buffer with, as `eval --record` writes them
-    #[arg(long, value_name = "LOG.csv")]
-    pub replay: Option<PathBuf>,
-    /// Write TensorBoard event files into the run folder
-    #[arg(long)]
-    pub tensorboard: bool,
-}
-
-/// Options of `eval`.
-#[derive(Args, Clone, Debug)]
-pub struct EvalArgs {
-    /// The exported policy, a run folder, or the folder of several seeds
-    #[arg(long, value_name = "FILE|RUN")]
-    pub policy: PathBuf,
-    /// Environment [default: the one it was trained on]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// Episodes to average over
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub episodes: u32,
-    /// Seed of start states and samples
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Samples from which the critic picks in the best-of return
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub best_of: u32,
-    /// Change the physics, for example env.mass=1.2; may be repeated
-    #[arg(long, value_name = "env.KEY=VALUE")]
-    pub set: Vec<String>,
-    /// Write the transitions of the plain samples, as `train --replay` reads them
-    #[arg(long, value_name = "LOG.csv")]
-    pub record: Option<PathBuf>,
-}
-
-/// Options of `resume`.
-#[derive(Args, Clone, Debug)]
-pub struct ResumeArgs {
-    /// The run folder, or the folder of several seeds
-    #[arg(value_name = "RUN")]
-    pub run: PathBuf,
-    /// Control steps to train for in all [default: as in the run's config.toml]
-    #[arg(long, value_name = "N")]
-    pub total_timesteps: Option<u64>,
-    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub jobs: Option<u32>,
-}
-
-/// What `inspect` looks at.
-#[derive(Args, Clone, Debug)]
-pub struct InspectArgs {
-    /// An exported policy, or a run folder
-    #[arg(value_name = "FILE|RUN")]
-    pub path: PathBuf,
-}
-
-/// The file of `verify`.
-#[derive(Args, Clone, Debug)]
-pub struct FileArgs {
-    /// The exported policy
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-}
-
-/// Options of `export`.
-#[derive(Args, Clone, Debug)]
-pub struct ExportArgs {
-    /// A policy file, or a run folder with one
-    #[arg(value_name = "FILE|RUN")]
-    pub source: PathBuf,
-    /// Put the policy where the firmware is built from, without its critic
-    #[arg(long)]
-    pub firmware: bool,
-    /// Where to write the policy [default: beside it, for formats other than flw]
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// File format [default: by the ending of --out, else flw]
-    #[arg(long, value_name = "FORMAT")]
-    pub format: Option<crate::export::Format>,
-    /// Which graph an ONNX file holds [default: policy]
-    #[arg(long, value_name = "PART")]
-    pub onnx_part: Option<crate::export::onnx::Part>,
-    /// Solver steps of a decision [default: as it is]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub steps: Option<u16>,
-    /// Solver: euler, midpoint, heun or rk4 [default: as it is]
-    #[arg(long, value_name = "NAME")]
-    pub solver: Option<String>,
-    /// Leave the critic out
-    #[arg(long)]
-    pub without_critic: bool,
-    /// Put the velocity network into another number format, and tell what return that costs [default: as it is]
-    #[arg(long, value_name = "FORMAT")]
-    pub quantize: Option<Quantisation>,
-    /// With --quantize: environment to calibrate and compare in [default: the one it was trained on]
-    #[arg(long, value_name = "NAME", requires = "quantize")]
-    pub env: Option<String>,
-    /// With --quantize: paired episodes of the comparison [default: 100]
-    #[arg(long, value_name = "N", requires = "quantize", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    pub episodes: Option<u32>,
-    /// With --quantize: seed of start states and noise [default: 1]
-    #[arg(long, value_name = "N", requires = "quantize", value_parser = clap::value_parser!(u64).range(0..1 << 24))]
-    pub seed: Option<u64>,
-}
-
-/// A number format that `export` can make.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quantisation {
-    /// 8-bit weights, 16-bit activations, 32-bit sums
-    Int8,
-}
-
-/// Options of `profile`.
-#[derive(Args, Clone, Debug)]
-pub struct ProfileArgs {
-    /// A policy file, or a run folder with one
-    #[arg(value_name = "FILE|RUN")]
-    pub source: PathBuf,
-    /// Environment [default: the one it was trained on]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// Episodes of each row
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub episodes: u32,
-    /// Seed of start states and samples
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-}
-
-/// Options of `render`.
-#[derive(Args, Clone, Debug)]
-pub struct RenderArgs {
-    /// The exported policy, or a run folder [default: random actions]
-    #[arg(long, value_name = "FILE|RUN", required_unless_present = "env")]
-    pub policy: Option<PathBuf>,
-    /// A task of the Control Suite [default: the one the policy was trained on]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-    /// The picture: a film strip, *.png, or an animation, *.gif or *.apng [default: a film strip called as the task]
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Seed of the start and the samples; it is the first episode of `eval` with this seed
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Pictures, at equal distances [default: 6 of a film strip, 20 a second of an animation]
-    #[arg(long, value_name = "N", value_parser = size(100_000))]
-    pub frames: Option<usize>,
-    /// Second of the episode to begin at
-    #[arg(long, value_name = "S", default_value_t = 0.0)]
-    pub from: f64,
-    /// Seconds to draw [default: to the end; of an animation at most 10]
-    #[arg(long, value_name = "S")]
-    pub seconds: Option<f64>,
-    /// Pixels of a picture from left to right
-    #[arg(long, value_name = "W", default_value_t = 320, value_parser = clap::value_parser!(u32).range(16..=4096))]
-    pub width: u32,
-    /// Pixels of a picture from top to bottom
-    #[arg(long, value_name = "H", default_value_t = 240, value_parser = clap::value_parser!(u32).range(16..=4096))]
-    pub height: u32,
-    /// Camera of the task's model, or free for one that stands still [default: one that shows the task]
-    #[arg(long, value_name = "NAME")]
-    pub camera: Option<String>,
-    /// Draw the greedy choice from so many samples by the critic [default: plain samples]
-    #[arg(long, value_name = "N", requires = "policy", value_parser = size(4096))]
-    pub best_of: Option<usize>,
-    /// Change the physics, for example env.mass=1.2; may be repeated
-    #[arg(long, value_name = "env.KEY=VALUE")]
-    pub set: Vec<String>,
-}
-
-/// Options of `distill`.
-#[derive(Args, Clone, Debug)]
-pub struct DistillArgs {
-    /// The folder of a run of rfm
-    #[arg(value_name = "RUN")]
-    pub run: PathBuf,
-    /// How to learn it
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub method: crate::distill::Method,
-    /// Updates of each method
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    pub updates: u64,
-    /// Episodes of the reported losses; half as many others choose between the methods
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
-    pub episodes: u32,
-    /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..1 << 24))]
-    pub seed: u64,
-    /// Width of the hidden layers [default: the trained policy's]
-    #[arg(long, value_name = "H", value_parser = size(1024))]
-    pub width: Option<usize>,
-}
-
-/// Options of `check-env`.
-#[derive(Args, Clone, Debug)]
-pub struct CheckEnvArgs {
-    /// A record, or a folder of records (*.json)
-    #[arg(value_name = "FILE|DIR")]
-    pub path: PathBuf,
-    /// Environment to replay on [default: the one each record names]
-    #[arg(long, value_name = "NAME")]
-    pub env: Option<String>,
-}
-
-/// Options of `bench estimator`.
-#[derive(Args, Clone, Debug)]
-pub struct EstimatorArgs {
-    /// Dimensions from 1 to 12, separated by commas or spaces [default: 1 2 6 12]
-    #[arg(long, value_name = "D", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
-    pub dims: Vec<i64>,
-    /// Temperatures from 0.005 to 100 [default: 1 0.2 0.05 0.02 0.005]
-    #[arg(long, value_name = "L", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
-    pub lambda: Vec<f64>,
-    /// Evaluations of Q for an estimate, from 4 to 4096; those for training the particles are not in K [default: 8 16
-    /// 32 64 96 128 512]
-    #[arg(long, value_name = "K", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
-    pub samples: Vec<i64>,
-    /// Seed of targets, points and estimates
-    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
-    pub seed: u64,
-    /// Folder of the table and the pictures; what an earlier bench left there is replaced
-    #[arg(long, value_name = "DIR", default_value = "runs/bench-estimator")]
-    pub out: PathBuf,
-}
-
-/// Options of `plot`.
-#[derive(Args, Clone, Debug)]
-pub struct PlotArgs {
-    /// Run folders, or folders of runs
-    #[arg(value_name = "RUN", required = true)]
-    pub runs: Vec<PathBuf>,
-    /// The picture, *.svg or *.png
-    #[arg(long, value_name = "FILE", default_value = "curves.svg")]
-    pub out: PathBuf,
-    /// Which return
-    #[arg(long, value_enum, default_value = "single")]
-    pub metric: Metric,
-    /// Along control steps or CPU-seconds
-    #[arg(long, value_enum, default_value = "steps")]
-    pub x: Axis,
-    /// Mean or interquartile mean of the seeds
-    #[arg(long, value_enum, default_value = "mean")]
-    pub centre: Centre,
-}
-
-/// Options of `report`.
-#[derive(Args, Clone, Debug)]
-pub struct ReportArgs {
-    /// Run folders, or folders of runs
-    #[arg(value_name = "RUN", required = true)]
-    pub runs: Vec<PathBuf>,
-    /// Where to write the table [default: standard output]
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// Runs to compare with, seed by seed
-    #[arg(long, value_name = "RUN")]
-    pub baseline: Option<PathBuf>,
-    /// Count the seeds whose single-sample return is below this
-    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
-    pub threshold: Option<f64>,
-}
-
-/// Options of `bench env`.
-#[derive(Args, Clone, Debug)]
-pub struct BenchEnvArgs {
-    /// Environment; `envs` lists them
-    #[arg(long, value_name = "NAME")]
-    pub env: String,
-    /// CPU-seconds of each of nine rounds, on every thread
-    #[arg(long, value_name = "S", default_value_t = 0.2)]
-    pub seconds: f64,
-    /// Change the physics, for example env.mass=1.2; may be repeated
-    #[arg(long, value_name = "env.KEY=VALUE")]
-    pub set: Vec<String>,
-}
-
-/// Options of `bench update`; what is not given has the preset's value.
-#[derive(Args, Clone, Debug)]
-pub struct UpdateArgs {
-    /// Algorithm: rfm or sac
-    #[arg(long, value_name = "NAME", default_value = "rfm")]
-    pub algo: String,
-    /// Constants to start from: default or paper
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub preset: String,
-    /// Width of the observation
-    #[arg(long, value_name = "N", default_value = "17", value_parser = size(1024))]
-    pub obs: usize,
-    /// Width of the action
-    #[arg(long, value_name = "N", default_value = "6", value_parser = size(256))]
-    pub act: usize,
-    /// Transitions in an update of the critics
-    #[arg(long, value_name = "B", value_parser = size(65_536))]
-    pub batch: Option<usize>,
-    /// States in an update of the actor, rfm's
-    #[arg(long, value_name = "A", value_parser = size(65_536))]
-    pub actor_batch: Option<usize>,
-    /// Width of all hidden layers
-    #[arg(long, value_name = "H", value_parser = size(1024))]
-    pub hidden: Option<usize>,
-    /// Policy samples of a state, among which the critics choose, rfm's
-    #[arg(long, value_name = "P", value_parser = size(1024))]
-    pub particles: Option<usize>,
-    /// Candidates of a posterior mean, rfm's; the proposals keep their proportions
-    #[arg(long, value_name = "K", value_parser = size(65_536))]
-    pub samples: Option<usize>,
-    /// Euler steps of a policy sample, rfm's
-    #[arg(long, value_name = "S", value_parser = size(1024))]
-    pub integration_steps: Option<usize>,
-    /// none or diagonal, rfm's; diagonal is the published estimator, whose candidates all come from the source
-    #[arg(long, value_name = "NAME", value_parser = ["none", "diagonal"])]
-    pub control_variate: Option<String>,
-}
-
 /// Parses a whole number from 1 to `most`.
 fn size(most: u64) -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u64).range(1..=most).map(|n| n as usize)
-}
-
-/// Options of `toy`.
-#[derive(Args, Clone, Debug)]
-pub struct ToyArgs {
-    /// two-moons, eight-gaussians, rings, checkerboard, or all
-    #[arg(value_name = "NAME")]
-    pub name: Option<String>,
-    /// First seed
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
-    /// Number of seeds; with several the table has 95 % intervals
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub seeds: u32,
-    /// Folder of the pictures
-    #[arg(long, value_name = "DIR", default_value = "runs/toy")]
-    pub out: PathBuf,
-    /// Only one method: rfm, ne, ge, or score for reverse score matching [default: rfm, ne and ge]
-    #[arg(long, value_name = "NAME")]
-    pub method: Option<String>,
-    /// Source of the noise for rfm and score: gaussian, laplace or logistic [default: gaussian]
-    #[arg(long, value_name = "NAME")]
-    pub source: Option<String>,
-    /// Steps of Adam
-    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub updates: u32,
-    /// Evaluations of the energy for a training point
-    #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub samples: u32,
 }
 
 /// Where results go.

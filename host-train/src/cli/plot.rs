@@ -1,12 +1,35 @@
 //! `plot`: learning curves of runs, many algorithms in one picture.
 
-use super::{Output, PlotArgs, note};
+use super::{Output, note};
+use crate::report::curves::{Axis, Centre, Metric};
 use crate::report::group::group;
 use crate::report::load::load;
 use crate::report::plot::{Style, png, svg};
 use crate::run::write_atomic;
 use crate::{Error, Result};
+use clap::Args;
 use serde_json::json;
+use std::path::PathBuf;
+
+/// Options of `plot`.
+#[derive(Args, Clone, Debug)]
+pub struct PlotArgs {
+    /// Run folders, or folders of runs
+    #[arg(value_name = "RUN", required = true)]
+    pub runs: Vec<PathBuf>,
+    /// The picture, *.svg or *.png
+    #[arg(long, value_name = "FILE", default_value = "curves.svg")]
+    pub out: PathBuf,
+    /// Which return
+    #[arg(long, value_enum, default_value = "single")]
+    pub metric: Metric,
+    /// Along control steps or CPU-seconds
+    #[arg(long, value_enum, default_value = "steps")]
+    pub x: Axis,
+    /// Mean or interquartile mean of the seeds
+    #[arg(long, value_enum, default_value = "mean")]
+    pub centre: Centre,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &PlotArgs, output: Output) -> Result<()> {

@@ -3,12 +3,31 @@
 //! A policy that lies in its run folder is played with the physics it was trained with. Needs no emulator: instructions
 //! come from the model of `profile::cost`, whose error is printed with them.
 
-use super::{Output, ProfileArgs, note, stage, trained_physics};
+use super::{Output, note, stage, trained_physics};
 use crate::Result;
 use crate::policy::ArtefactBytes;
 use crate::profile::{Row, cost, table};
+use clap::Args;
 use flowlet::net::NumberFormat;
 use serde_json::json;
+use std::path::PathBuf;
+
+/// Options of `profile`.
+#[derive(Args, Clone, Debug)]
+pub struct ProfileArgs {
+    /// A policy file, or a run folder with one
+    #[arg(value_name = "FILE|RUN")]
+    pub source: PathBuf,
+    /// Environment [default: the one it was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Episodes of each row
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub episodes: u32,
+    /// Seed of start states and samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &ProfileArgs, output: Output) -> Result<()> {

@@ -1,8 +1,51 @@
 //! `render`: an episode of a policy on a task of the Control Suite as a film strip or an animation, with the feature
 //! `render`; a build without it says how to get it.
 
-use super::{Output, RenderArgs};
+use super::{Output, size};
 use crate::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Options of `render`.
+#[derive(Args, Clone, Debug)]
+pub struct RenderArgs {
+    /// The exported policy, or a run folder [default: random actions]
+    #[arg(long, value_name = "FILE|RUN", required_unless_present = "env")]
+    pub policy: Option<PathBuf>,
+    /// A task of the Control Suite [default: the one the policy was trained on]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// The picture: a film strip, *.png, or an animation, *.gif or *.apng [default: a film strip called as the task]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Seed of the start and the samples; it is the first episode of `eval` with this seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Pictures, at equal distances [default: 6 of a film strip, 20 a second of an animation]
+    #[arg(long, value_name = "N", value_parser = size(100_000))]
+    pub frames: Option<usize>,
+    /// Second of the episode to begin at
+    #[arg(long, value_name = "S", default_value_t = 0.0)]
+    pub from: f64,
+    /// Seconds to draw [default: to the end; of an animation at most 10]
+    #[arg(long, value_name = "S")]
+    pub seconds: Option<f64>,
+    /// Pixels of a picture from left to right
+    #[arg(long, value_name = "W", default_value_t = 320, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub width: u32,
+    /// Pixels of a picture from top to bottom
+    #[arg(long, value_name = "H", default_value_t = 240, value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub height: u32,
+    /// Camera of the task's model, or free for one that stands still [default: one that shows the task]
+    #[arg(long, value_name = "NAME")]
+    pub camera: Option<String>,
+    /// Draw the greedy choice from so many samples by the critic [default: plain samples]
+    #[arg(long, value_name = "N", requires = "policy", value_parser = size(4096))]
+    pub best_of: Option<usize>,
+    /// Change the physics, for example env.mass=1.2; may be repeated
+    #[arg(long, value_name = "env.KEY=VALUE")]
+    pub set: Vec<String>,
+}
 
 /// Runs the command.
 #[cfg(not(feature = "render"))]

@@ -2,11 +2,27 @@
 //! of several seeds, every one of them.
 
 use super::train::{Crowd, Terminal, jobs, tell, tell_all};
-use super::{Output, ResumeArgs, interrupt_flag, note};
+use super::{Output, interrupt_flag, note};
 use crate::fleet;
 use crate::run::RunDir;
 use crate::session::Session;
 use crate::{Error, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Options of `resume`.
+#[derive(Args, Clone, Debug)]
+pub struct ResumeArgs {
+    /// The run folder, or the folder of several seeds
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+    /// Control steps to train for in all [default: as in the run's config.toml]
+    #[arg(long, value_name = "N")]
+    pub total_timesteps: Option<u64>,
+    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &ResumeArgs, output: Output) -> Result<()> {

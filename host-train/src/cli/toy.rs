@@ -1,6 +1,6 @@
 //! `toy`: learns to sample densities in the plane from their energies alone, compares the methods and draws them.
 
-use super::{Output, ToyArgs, note};
+use super::{Output, note};
 use crate::run::{result_folder, write_atomic};
 use crate::toy::energy::Toy;
 use crate::toy::method::Method;
@@ -8,9 +8,39 @@ use crate::toy::picture::{Panel, draw};
 use crate::toy::train::Budget;
 use crate::toy::{Comparison, Job, Line, SAMPLES, compare};
 use crate::{Error, Result};
+use clap::Args;
 use flowlet::flow::Source;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+
+/// Options of `toy`.
+#[derive(Args, Clone, Debug)]
+pub struct ToyArgs {
+    /// two-moons, eight-gaussians, rings, checkerboard, or all
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// First seed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Number of seeds; with several the table has 95 % intervals
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub seeds: u32,
+    /// Folder of the pictures
+    #[arg(long, value_name = "DIR", default_value = "runs/toy")]
+    pub out: PathBuf,
+    /// Only one method: rfm, ne, ge, or score for reverse score matching [default: rfm, ne and ge]
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Source of the noise for rfm and score: gaussian, laplace or logistic [default: gaussian]
+    #[arg(long, value_name = "NAME")]
+    pub source: Option<String>,
+    /// Steps of Adam
+    #[arg(long, value_name = "N", default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub updates: u32,
+    /// Evaluations of the energy for a training point
+    #[arg(long, value_name = "K", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub samples: u32,
+}
 
 /// The metrics, as JSON names them, in the order of [`Line::summaries`].
 const METRICS: [&str; 3] = ["sliced_wasserstein", "mmd2", "modes"];

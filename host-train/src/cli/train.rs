@@ -2,7 +2,7 @@
 //!
 //! The first Ctrl-C saves the run and says how to resume it, the second ends the program at once.
 
-use super::{Output, TrainArgs, interrupt_flag, note};
+use super::{Output, interrupt_flag, note};
 use crate::config::{Config, Sources};
 use crate::evaluate::Evaluation;
 use crate::fleet::{self, Audience, Member};
@@ -11,10 +11,55 @@ use crate::session::{Outcome, Reporter, Session, describe, greedy};
 use crate::stats::{Interval, Scores};
 use crate::train::Progress;
 use crate::{Error, Result};
+use clap::Args;
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// Options of `train`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TrainArgs {
+    /// Environment; `envs` lists them [default: pendulum]
+    #[arg(long, value_name = "NAME")]
+    pub env: Option<String>,
+    /// Algorithm [default: rfm]
+    #[arg(long, value_name = "NAME")]
+    pub algo: Option<String>,
+    /// Seed of everything random; with --seeds the first of them [default: 1]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Number of seeds to train, each in a folder of its own beneath the run's
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub seeds: Option<u32>,
+    /// Seeds trained side by side; the results do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub jobs: Option<u32>,
+    /// Control steps to train for [default: the environment's]
+    #[arg(long, value_name = "N")]
+    pub total_timesteps: Option<u64>,
+    /// The run folder itself [default: a new one under runs/]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Set a key of config.toml, for example rfm.gamma=0.98 or env.mass=1.2; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Constants to start from: default or paper
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Configuration to start from, for example another run's config.toml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Policy to start from instead of fresh networks
+    #[arg(long, value_name = "POLICY.flw")]
+    pub init: Option<PathBuf>,
+    /// Recorded transitions to start the replay buffer with, as `eval --record` writes them
+    #[arg(long, value_name = "LOG.csv")]
+    pub replay: Option<PathBuf>,
+    /// Write TensorBoard event files into the run folder
+    #[arg(long)]
+    pub tensorboard: bool,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &TrainArgs, output: Output) -> Result<()> {

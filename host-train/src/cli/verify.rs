@@ -1,9 +1,19 @@
 //! `verify`: checks an exported policy as the firmware does at boot, self-test included.
 
-use super::{FileArgs, Output};
+use super::Output;
 use crate::policy::{ArtefactBytes, HostPolicy};
 use crate::{Error, Result};
+use clap::Args;
 use serde_json::json;
+use std::path::PathBuf;
+
+/// The file of `verify`.
+#[derive(Args, Clone, Debug)]
+pub struct FileArgs {
+    /// The exported policy
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
 
 /// Runs the command.
 pub(super) fn run(args: &FileArgs, output: Output) -> Result<()> {

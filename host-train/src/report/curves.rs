@@ -75,6 +75,12 @@ pub fn curve(runs: &[Run], metric: Metric, axis: Axis, centre: Centre) -> Vec<Po
     curve
 }
 
+/// What single samples of a run's policy reached after so many CPU-seconds of its training: between the points of its
+/// curve, after the end of a finished run its last one. NaN where that is not known.
+pub fn single_at_cpu(run: &Run, seconds: f64) -> f64 {
+    Line::of(run, Metric::Single, Axis::Cpu).at(seconds, Axis::Cpu, f64::INFINITY).unwrap_or(f64::NAN)
+}
+
 /// The known points of one run.
 struct Line {
     points: Vec<(f64, f64)>,

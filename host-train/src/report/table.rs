@@ -5,6 +5,7 @@
 //! have all of them are also compared over all: scores are put on one scale, where 0 and 1 are the lowest and the
 //! highest score of any run on that environment, and environments are the strata of the bootstrap. Pure; no panics.
 
+use super::curves::single_at_cpu;
 use super::group::Group;
 use super::load::Run;
 use crate::stats::{Bootstrap, Interval, Scores};
@@ -24,6 +25,8 @@ pub struct Extras {
     pub baseline: Vec<Group>,
     /// A score below this one is a failure.
     pub threshold: Option<f64>,
+    /// The curves' returns after so many CPU-seconds of training are to be told too.
+    pub cpu_budget: Option<f64>,
 }
 
 /// The line of one group.
@@ -37,6 +40,8 @@ struct Line {
     difference: Option<Scores>,
     /// Share of the seeds below the threshold.
     below: Option<f64>,
+    /// Single-sample scores when the CPU budget was spent.
+    at_budget: Option<Scores>,
 }
 
 /// The ways of a group of runs.
@@ -52,19 +57,20 @@ struct WayShares {
 
 impl Line {
     fn of(group: &Group, extras: &Extras) -> Self {
-        let values = |score: fn(&Run) -> f64| group.scores(score).into_iter().map(|(_, x)| x).collect::<Vec<_>>();
-        let single = values(Run::single);
+        let values = |score: &dyn Fn(&Run) -> f64| group.scores(score).into_iter().map(|(_, x)| x).collect::<Vec<_>>();
+        let single = values(&Run::single);
         let below = extras
             .threshold
             .filter(|_| !single.is_empty())
             .map(|threshold| single.iter().filter(|score| **score < threshold).count() as f64 / single.len() as f64);
         Self {
             single: Scores::of(&single),
-            greedy: Scores::of(&values(Run::greedy)),
-            cpu_seconds: Scores::of(&values(Run::cpu_seconds)),
+            greedy: Scores::of(&values(&Run::greedy)),
+            cpu_seconds: Scores::of(&values(&Run::cpu_seconds)),
             ways: WayShares::of(&group.runs),
             difference: difference(group, &extras.baseline),
             below,
+            at_budget: extras.cpu_budget.map(|spent| Scores::of(&values(&|run| single_at_cpu(run, spent)))),
         }
     }
 }
@@ -142,6 +148,9 @@ pub fn markdown(groups: &[Group], extras: &Extras) -> String {
     if let Some(threshold) = threshold {
         head.push(format!("seeds below {threshold}"));
     }
+    if let Some(spent) = extras.cpu_budget {
+        head.push(format!("single sample at {spent} CPU-seconds"));
+    }
     head.extend(["control steps", "updates", "CPU-seconds a seed"].map(String::from));
     if ways {
         head.push("ways".into());
@@ -171,6 +180,7 @@ pub fn markdown(groups: &[Group], extras: &Extras) -> String {
         if threshold.is_some() {
             cells.push(line.below.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share)));
         }
+        cells.extend(line.at_budget.map(|s| with_interval(s.mean, s.mean_interval, digits(&s))));
         cells.push(range(&group.scores(Run::timesteps), 0));
         cells.push(range(&group.scores(Run::updates), 0));
         let cpu = &line.cpu_seconds;
@@ -328,6 +338,7 @@ pub fn object(groups: &[Group], extras: &Extras) -> Value {
             "cpu_seconds": scores_object(&line.cpu_seconds),
             "difference": line.difference.as_ref().map(scores_object),
             "below_threshold": line.below,
+            "single_at_cpu_seconds": line.at_budget.as_ref().map(scores_object),
             "ways": line.ways.map(|ways| json!({
                 "single": ways.single, "greedy": ways.greedy, "several_ways": ways.several, "of": ways.of,
             })),
@@ -365,7 +376,7 @@ pub fn scores_object(scores: &Scores) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture::{Fixture, evaluation_json};
+    use crate::report::fixture::{Fixture, evaluation_json, progress};
     use crate::report::group::group;
     use crate::report::load::load;
 
@@ -416,7 +427,7 @@ mod tests {
         }
         all.run_with("b/seed-9", "pendulum", "rfm", 9, &[("gamma", "0.9")]);
         let load = |name: &str| group(load(&[all.path(name)]).unwrap().runs).0;
-        let extras = Extras { baseline: load("a"), threshold: Some(-85.0) };
+        let extras = Extras { baseline: load("a"), threshold: Some(-85.0), ..Extras::default() };
         let report = object(&load("b"), &extras);
         let found = &report["groups"][0];
         assert_eq!(found["difference"]["n"], 3);
@@ -433,6 +444,28 @@ mod tests {
         // No baseline of that environment: nothing to compare.
         all.run("c", "cartpole", "rfm", 1);
         assert!(object(&load("c"), &extras)["groups"][0]["difference"].is_null());
+    }
+
+    #[test]
+    fn a_cpu_budget_is_read_off_the_curves() {
+        let all = Fixture::new();
+        for (seed, curve) in [(1, [(0.0, 2.0, 100.0), (9.0, 8.0, 400.0)]), (2, [(0.0, 0.0, 10.0), (9.0, 4.0, 75.0)])] {
+            all.run(&format!("a/seed-{seed}"), "fork", "rfm", seed);
+            all.file(&format!("a/seed-{seed}/progress.csv"), &progress(&curve));
+        }
+        let at = |spent| Extras { cpu_budget: Some(spent), ..Extras::default() };
+        let told = |spent| object(&groups(&all), &at(spent))["groups"][0]["single_at_cpu_seconds"].clone();
+        // Half of the way from 100 to 400, and what the finished other one has.
+        approximately(&told(5.0)["min"], 75.0);
+        approximately(&told(5.0)["max"], 250.0);
+        let text = markdown(&groups(&all), &at(5.0));
+        assert!(text.contains("| single sample at 5 CPU-seconds |") && text.contains("| 162 [75, 250] |"), "{text}");
+        // The first had measured nothing yet.
+        assert_eq!((&told(1.0)["n"], &told(1.0)["mean"]), (&json!(1), &json!(26.25)));
+        // Of one that is not finished nothing is known after its end.
+        std::fs::remove_file(all.path("a/seed-2/evaluation.json")).unwrap();
+        assert_eq!(told(5.0)["n"], 1);
+        assert!(object(&groups(&all), &Extras::default())["groups"][0]["single_at_cpu_seconds"].is_null());
     }
 
     #[test]

@@ -111,6 +111,9 @@ impl core::error::Error for Refusal {}
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
+    // Never inlined: a payload has up to 45 fields, and building for size the compiler takes two minutes to relate the bounds
+    // of so many.
+    #[inline(never)]
     pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
